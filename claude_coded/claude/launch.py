@@ -1,0 +1,107 @@
+"""How a worker is launched: the executable, its arguments and its environment.
+
+Facts checked on Claude Code 2.1.330:
+- `--session-id` names a new session, `--resume` goes on with one on disk and keeps its id.
+- `rewind_conversation` (control request) takes a live session back to before a user message in some 5 ms;
+  the cut reaches the disk with the next message, so it is asked for again after a resume.
+- A turn is on disk when its `result` line is out: a SIGKILL at that moment loses nothing.
+- As root it refuses `bypassPermissions` unless IS_SANDBOX=1.
+"""
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from claude_coded.errors import ConfigurationError
+
+MINIMUM_VERSION: Final = (2, 1, 248)
+"""The first version that takes `client_composed`: without it a prompt could run slash commands."""
+
+WITHHELD: Final = frozenset(
+    {"CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY"}
+)
+WITHHELD_PREFIXES: Final = ("CLAUDE_CODED_", "WATCHDOG_", "LISTEN_")
+SANDBOX_HINT: Final = (
+    "as root the CLI refuses permission mode bypassPermissions: run the daemon as another user, "
+    "set CLAUDE_CODED_PERMISSION_MODE=acceptEdits, or IS_SANDBOX=1 where the machine is a sandbox"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What the arguments of a worker depend on. Spares of one Launch serve any new conversation of it.
+
+    `session` is set when the process is to resume one; a fresh process gets its session id at the spawn.
+    """
+
+    agent: bool
+    workspace: Path
+    permission_mode: str
+    session: str | None = None
+
+    def resuming(self, session: str) -> "Launch":
+        """Return the launch that goes on with a session on disk."""
+        return replace(self, session=session)
+
+
+def arguments(launch: Launch, fresh_session: str) -> list[str]:
+    """Return the CLI's arguments. A prompt is never among them."""
+    args = ["-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose"]
+    args += ["--include-partial-messages", "--permission-mode", launch.permission_mode]
+    args += ["--resume", launch.session] if launch.session else ["--session-id", fresh_session]
+    if launch.agent:
+        return [*args, "--setting-sources", "user,project,local"]
+    # No tools, and nothing of the machine's: no CLAUDE.md, hooks, skills, settings files or MCP servers.
+    return [*args, "--safe-mode", "--setting-sources", "", "--tools", "", "--strict-mcp-config"]
+
+
+def environment(base: Mapping[str, str], *, api_key: str | None, retries: int) -> dict[str, str]:
+    """Return a worker's environment: the daemon's, less what is the daemon's own."""
+    kept = {
+        name: value
+        for name, value in base.items()
+        if name not in WITHHELD and not name.startswith(WITHHELD_PREFIXES)
+    }
+    if api_key:
+        kept["ANTHROPIC_API_KEY"] = api_key
+    # The state events say when background work has ended; the binary must not change while it runs.
+    kept |= {"CLAUDE_CODE_SDK_READS_SESSION_STATE": "1", "DISABLE_AUTOUPDATER": "1"}
+    kept.setdefault("CLAUDE_CODE_MAX_RETRIES", str(retries))
+    return kept
+
+
+def find_binary(configured: str | None, which: Callable[[str], str | None]) -> Path:
+    """Return the CLI's executable: the configured one, the one on PATH, or the SDK's.
+
+    Raises ConfigurationError that says how to get one.
+    """
+    if configured:
+        found = which(configured)
+        if found is None:
+            raise ConfigurationError(f"CLAUDE_CODED_CLAUDE_BIN: no executable at {configured!r}")
+        return Path(found)
+    if found := which("claude"):
+        return Path(found)
+    if bundled := _bundled(which):
+        return bundled
+    raise ConfigurationError(
+        "Claude Code was not found: install it, pip install 'claude_coded[claude]', "
+        "or name it with CLAUDE_CODED_CLAUDE_BIN"
+    )
+
+
+def _bundled(which: Callable[[str], str | None]) -> Path | None:
+    spec = importlib.util.find_spec("claude_agent_sdk")
+    for directory in (spec.submodule_search_locations or ()) if spec else ():
+        if found := which(str(Path(directory) / "_bundled" / "claude")):
+            return Path(found)
+    return None
+
+
+def parse_version(text: str) -> tuple[int, ...]:
+    """Return the numbers of `claude --version`; empty where there are none."""
+    words = text.split()
+    parts = words[0].split(".") if words else []
+    return tuple(int(part) for part in parts) if parts and all(part.isdigit() for part in parts) else ()

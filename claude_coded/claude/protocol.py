@@ -1,0 +1,192 @@
+"""The CLI's control protocol without I/O: bytes in, messages out; commands in, bytes out.
+
+Also the life of a worker: its states and which may follow which.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import count
+from typing import Any, Final
+
+import orjson
+
+from claude_coded.claude.wire import ControlRequest, Line, LineSplitter, messages
+from claude_coded.turn import Message, Prompting, Role
+
+
+class WorkerState(Enum):
+    """Where a worker stands."""
+
+    SPAWNING = "spawning"
+    SPARE = "spare"  # runs, and waits for the prompt of its first conversation
+    INITIALIZING = "initializing"
+    IDLE = "idle"
+    BUSY = "busy"
+    INTERRUPTING = "interrupting"
+    STOPPING = "stopping"
+    DEAD = "dead"
+
+
+_S = WorkerState
+TRANSITIONS: Final[Mapping[WorkerState, frozenset[WorkerState]]] = {
+    _S.SPAWNING: frozenset({_S.SPARE, _S.STOPPING, _S.DEAD}),
+    _S.SPARE: frozenset({_S.INITIALIZING, _S.STOPPING, _S.DEAD}),
+    _S.INITIALIZING: frozenset({_S.BUSY, _S.STOPPING, _S.DEAD}),
+    _S.IDLE: frozenset({_S.BUSY, _S.STOPPING, _S.DEAD}),
+    _S.BUSY: frozenset({_S.IDLE, _S.INTERRUPTING, _S.STOPPING, _S.DEAD}),
+    _S.INTERRUPTING: frozenset({_S.IDLE, _S.STOPPING, _S.DEAD}),
+    _S.STOPPING: frozenset({_S.DEAD}),
+    _S.DEAD: frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a worker's story; `at` is in seconds of the caller's clock."""
+
+    at: float
+    state: WorkerState
+    why: str
+
+
+class IllegalTransition(Exception):
+    """A worker was asked to do what its state forbids; the message tells its story."""
+
+
+class Life:
+    """A worker's state and its bounded story."""
+
+    __slots__ = ("state", "story")
+
+    def __init__(self, now: float) -> None:
+        self.state = WorkerState.SPAWNING
+        self.story: deque[Step] = deque([Step(now, self.state, "created")], maxlen=32)
+
+    def transition(self, to: WorkerState, why: str, now: float) -> None:
+        """Go to a state. Raises IllegalTransition, which says how the worker came to where it is."""
+        if to not in TRANSITIONS[self.state]:
+            raise IllegalTransition(f"{self.state.value} -> {to.value} ({why}) after {self.tell()}")
+        self.state = to
+        self.story.append(Step(now, to, why))
+
+    def tell(self) -> str:
+        """Return the story in one line."""
+        return ", ".join(f"{step.state.value} ({step.why})" for step in self.story)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What the `initialize` request fixes for the life of a process."""
+
+    system: str = ""
+    prompting: Prompting = Prompting.APPENDED
+    resumed: bool = False
+
+    def request(self) -> dict[str, Any]:
+        """Return the request's fields.
+
+        A resumed session keeps the prompt that it began with, unless it is told that the new text counts.
+        """
+        fields: dict[str, Any] = {"hooks": None}
+        if self.prompting is Prompting.REPLACING:
+            fields["systemPrompt"] = [self.system] if self.system else []
+        elif self.system:
+            fields["appendSystemPrompt"] = self.system
+        if self.resumed:
+            fields["systemPromptSnapshot"] = False
+        return fields
+
+
+class Protocol:
+    """One connection with a CLI. Commands return the bytes to write and, where one comes, the answer's id."""
+
+    __slots__ = ("_ids", "_splitter")
+
+    def __init__(self) -> None:
+        self._splitter = LineSplitter()
+        self._ids = count(1)
+
+    def receive(self, data: bytes) -> Iterable[Line]:
+        """Yield the messages that `data` completes. Raises LineTooLong."""
+        return messages(self._splitter, data)
+
+    def initialize(self, setup: Setup) -> tuple[bytes, str]:
+        """Set prompt and tools; only the first one of a process counts."""
+        return self._request("initialize", **setup.request())
+
+    def warm_up(self) -> list[tuple[bytes, str]]:
+        """Ask what makes a waiting CLI load what its first turn needs, with no call of the model's API.
+
+        The last of them answers with the list of models.
+        """
+        return [self._request(name) for name in ("get_settings", "list_permission_rules", "list_models")]
+
+    def interrupt(self) -> tuple[bytes, str]:
+        """Stop the running turn; its text stays in the session."""
+        return self._request("interrupt")
+
+    def rewind(self, first: str, last: str, *, interrupt: bool) -> tuple[bytes, str]:
+        """Take the history back to before the user message `first`; `last` is the newest one that we sent.
+
+        With `interrupt` a running turn is stopped first. The answer has `rewound` and, where that is
+        false, a `reason`; `target_not_found` means that the session does not hold the message.
+        """
+        return self._request(
+            "rewind_conversation",
+            target_message_uuid=first,
+            last_seen_user_message_uuid=last,
+            interrupt_if_running=interrupt,
+        )
+
+    def set_model(self, model: str) -> tuple[bytes, str]:
+        """Choose the model of the turns to come; `default` is the CLI's own choice."""
+        return self._request("set_model", model=model)
+
+    def refuse(self, request: ControlRequest, why: str) -> bytes:
+        """Answer a question of the CLI with an error, so that it does not wait for ever."""
+        response = {"subtype": "error", "request_id": request.request_id, "error": why}
+        return _line({"type": "control_response", "response": response})
+
+    def _request(self, subtype: str, **fields: object) -> tuple[bytes, str]:
+        request_id = f"coded-{next(self._ids)}"
+        request = {"subtype": subtype, **fields}
+        return _line({"type": "control_request", "request_id": request_id, "request": request}), request_id
+
+
+def message_line(message: Message, uuid: str, *, query: bool) -> bytes:
+    """Return the line that adds a message to the history and, with `query`, starts a turn.
+
+    `client_composed` keeps the text as written: no slash commands, no `@file` references.
+    """
+    if message.role is Role.ASSISTANT:
+        content = [{"type": "text", "text": message.text}]
+        return _line(
+            {"type": "assistant", "uuid": uuid, "message": {"role": "assistant", "content": content}}
+        )
+    line = {
+        "type": "user",
+        "uuid": uuid,
+        "message": {"role": "user", "content": message.text},
+        "parent_tool_use_id": None,
+        "client_composed": True,
+    }
+    return _line(line if query else {**line, "shouldQuery": False})
+
+
+def split_batches(seeds: Sequence[tuple[Message, str]]) -> list[list[tuple[Message, str]]]:
+    """Cut messages to seed into runs that each end with a user message.
+
+    The CLI sends a receipt for a seeded user message, and none for an assistant message.
+    """
+    runs: list[list[tuple[Message, str]]] = [[]]
+    for seed in seeds:
+        runs[-1].append(seed)
+        if seed[0].role is Role.USER:
+            runs.append([])
+    return [run for run in runs if run]
+
+
+def _line(value: object) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)

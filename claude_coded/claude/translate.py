@@ -1,0 +1,279 @@
+"""The CLI's messages of one turn -> TurnEvents.
+
+The answer is the main thread's text. A turn of an agent has several replies of the model with tool use
+between them; their texts are joined by a blank line.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from claude_coded.claude.wire import (
+    ApiUsage,
+    Assistant,
+    Block,
+    Line,
+    Result,
+    StreamEvent,
+    System,
+    User,
+)
+from claude_coded.errors import (
+    CodedError,
+    ContextLengthExceeded,
+    InvalidRequest,
+    ModelNotFound,
+    UpstreamAuthentication,
+    UpstreamError,
+    UpstreamOverloaded,
+    UpstreamRateLimited,
+)
+from claude_coded.turn import (
+    FinishReason,
+    ReasoningDelta,
+    TextDelta,
+    ToolActivity,
+    TurnEvent,
+    TurnFailed,
+    TurnFinished,
+    Usage,
+)
+
+SUMMARY_LIMIT: Final = 160
+"""Longest summary of a tool's input or failure, in characters."""
+
+REPLY_SEPARATOR: Final = "\n\n"
+RATE_LIMIT_RETRY: Final = 30.0
+OVERLOAD_RETRY: Final = 15.0
+"""Seconds that a client is asked to wait; the CLI does not hand on what the API asked for."""
+
+
+class Translator:
+    """Turns the messages of one turn into events; `ended` once the last one is out.
+
+    `uuid` is the turn's user message: what comes before the CLI names it belongs to a turn that nobody
+    here asked for. `retries` is how many tries of the CLI on 429, 5xx and 529 are waited for.
+    `cost_before` is the process's running total in USD.
+    """
+
+    def __init__(self, uuid: str, *, retries: int, cost_before: float = 0.0) -> None:
+        self.ended = False
+        self.started = False
+        self.cost_total = cost_before
+        self._uuid = uuid
+        self._retries = retries
+        self._cost_before = cost_before
+        self._streamed = ""  # the id of the reply that comes as a stream
+        self._whole = ""  # the id of the reply that comes without one
+        self._sent: list[str] = []  # its text so far
+        self._stop: str | None = None  # its stop reason; None while it is open, or broken off
+        self._repeat = ""  # text of a broken reply that is about to come again
+        self._separate = False
+        self._wrote = False
+        self._refused = False
+        self._tools: dict[str, str] = {}
+        self._handlers: Mapping[type, Callable[[Any], Iterator[TurnEvent]]] = {
+            StreamEvent: self._stream_event,
+            Assistant: self._assistant,
+            User: self._user,
+            System: self._system,
+            Result: self._result,
+        }
+
+    def feed(self, message: Line) -> Iterator[TurnEvent]:
+        """Yield the events of one message; none after the end."""
+        handler = self._handlers.get(type(message))
+        if handler is None or self.ended:
+            return
+        if not self.started:
+            self.started = self._begins(message)
+        if self.started:
+            yield from handler(message)
+
+    def _begins(self, message: Line) -> bool:
+        return isinstance(message, System | Result) and self._uuid in message.user_message_uuids
+
+    # The model's answer --------------------------------------------------------------------------------
+
+    def _stream_event(self, message: StreamEvent) -> Iterator[TurnEvent]:
+        if message.parent_tool_use_id is not None:
+            return
+        event = message.event
+        if event.delta is not None:
+            if event.delta.type == "text_delta":
+                yield from self._text(event.delta.text)
+            elif event.delta.type == "thinking_delta":
+                yield ReasoningDelta(event.delta.thinking)
+            elif event.type == "message_delta":
+                self._stop = event.delta.stop_reason
+                self._refused = self._stop == "refusal"
+        elif event.type == "message_start":
+            self._streamed = event.message.id if event.message else ""
+            self._start_reply()
+
+    def _start_reply(self) -> None:
+        # A reply that was cut off, by a limit or a broken connection, is gone on with where it stopped.
+        self._separate = self._wrote and self._stop not in {None, "max_tokens"}
+        self._stop = None
+        if not self._repeat:
+            self._sent.clear()
+
+    def _text(self, text: str) -> Iterator[TurnEvent]:
+        """Yield the part of a reply's text that was not sent before the connection to the API broke."""
+        if self._repeat:
+            common = min(len(text), len(self._repeat))
+            if text[:common] != self._repeat[:common]:
+                yield self._differs()
+                return
+            self._repeat, text = self._repeat[common:], text[common:]
+        if not text:
+            return
+        self._sent.append(text)
+        if self._separate:
+            self._separate = False
+            yield TextDelta(REPLY_SEPARATOR + text)
+        else:
+            yield TextDelta(text)
+        self._wrote = True
+
+    def _differs(self) -> TurnFailed:
+        self.ended = True
+        return TurnFailed(UpstreamError("the model's answer broke off and came again differently"))
+
+    def _assistant(self, message: Assistant) -> Iterator[TurnEvent]:
+        if message.parent_tool_use_id is not None:
+            return
+        whole = message.message.id != self._streamed
+        if whole and message.message.id != self._whole:
+            # The CLI fell back to a request without streaming.
+            self._whole = message.message.id
+            self._start_reply()
+            self._stop = "end_turn"
+        for block in message.message.blocks:
+            if block.type == "tool_use":
+                self._tools[block.id] = block.name
+                yield ToolActivity(block.name, summarize(block.input))
+            elif whole and block.type == "text":
+                yield from self._text(block.text)
+
+    def _user(self, message: User) -> Iterator[TurnEvent]:
+        if message.parent_tool_use_id is not None:
+            return
+        for block in message.message.blocks:
+            if block.type == "tool_result" and block.is_error:
+                name = self._tools.get(block.tool_use_id, "tool")
+                yield ToolActivity(name, "", failure=_one_line(_result_text(block)))
+
+    # Trouble and the end -------------------------------------------------------------------------------
+
+    def _system(self, message: System) -> Iterator[TurnEvent]:
+        if message.subtype != "api_retry":
+            return
+        if self._stop is None:
+            self._repeat = "".join(self._sent)
+        status = message.error_status
+        if status in {401, 403} or message.attempt > self._retries:
+            self.ended = True
+            yield TurnFailed(upstream_error(status, ""))
+
+    def _result(self, message: Result) -> Iterator[TurnEvent]:
+        if self._uuid not in message.user_message_uuids:
+            return
+        self.ended = True
+        if message.total_cost_usd is not None:
+            self.cost_total = message.total_cost_usd
+        if message.is_error or message.subtype != "success":
+            yield TurnFailed(_failure(message))
+            return
+        if self._repeat:
+            yield self._differs()
+            return
+        if not self._wrote and message.result:
+            # A reply of the CLI itself, with no message of the model behind it.
+            yield TextDelta(message.result)
+        usage = _usage(message.usage, self.cost_total - self._cost_before)
+        yield TurnFinished(FinishReason.REFUSAL if self._refused else FinishReason.STOP, usage)
+
+
+def upstream_error(status: int | None, detail: str) -> CodedError:
+    """Return the error that tells a client of a failure of the model's API, by its HTTP status."""
+    said = f": {detail}" if detail else ""
+    match status:
+        case 401 | 403:
+            error: CodedError = UpstreamAuthentication(
+                f"the model's API refused the daemon's own credentials ({status}): a matter for its operator"
+            )
+        case 429:
+            error = UpstreamRateLimited(
+                f"the model's API limits the daemon's key (429){said}", retry_after=RATE_LIMIT_RETRY
+            )
+        case 529:
+            error = UpstreamOverloaded(
+                f"the model's API is overloaded (529){said}", retry_after=OVERLOAD_RETRY
+            )
+        case 404:
+            error = ModelNotFound(f"the model's API does not know this model{said}", param="model")
+        case 400 | 413 if _is_overflow(detail):
+            error = ContextLengthExceeded(
+                f"the conversation exceeds the model's context window{said}", param="messages"
+            )
+        case 400 | 413:
+            error = InvalidRequest(f"the model's API refused the request ({status}){said}")
+        case _:
+            shown = f" ({status})" if status else ""
+            error = UpstreamError(f"the model's API failed{shown}{said}")
+    return error
+
+
+def _is_overflow(detail: str) -> bool:
+    lowered = detail.lower()
+    return "prompt is too long" in lowered or "context" in lowered
+
+
+def _failure(message: Result) -> CodedError:
+    detail = _one_line(message.result or "; ".join(message.errors))
+    if message.api_error_status is None and message.subtype != "success":
+        return UpstreamError(f"the turn failed ({message.subtype}): {detail}")
+    if message.api_error_status is None and _is_overflow(detail):
+        return upstream_error(400, detail)
+    return upstream_error(message.api_error_status, detail)
+
+
+def _usage(usage: ApiUsage | None, cost: float) -> Usage:
+    if usage is None:
+        return Usage(cost_usd=cost)
+    read, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
+    return Usage(
+        input=(usage.input_tokens or 0) + read + written,
+        output=usage.output_tokens or 0,
+        cache_read=read,
+        cache_write=written,
+        reasoning=usage.output_tokens_details.thinking_tokens if usage.output_tokens_details else 0,
+        cost_usd=cost,
+    )
+
+
+_TELLING: Final = ("command", "file_path", "path", "pattern", "url", "query", "description", "prompt")
+
+
+def summarize(tool_input: object) -> str:
+    """Return one line that says what a tool is asked to do: its most telling argument."""
+    if not isinstance(tool_input, dict):
+        return ""
+    for name in (*_TELLING, *tool_input):
+        if isinstance(value := tool_input.get(name), str) and value.strip():
+            return _one_line(value)
+    return ""
+
+
+def _result_text(block: Block) -> str:
+    if isinstance(block.content, str):
+        return block.content
+    if isinstance(block.content, list):
+        parts = [part.get("text", "") for part in block.content if isinstance(part, dict)]
+        return "\n".join(part for part in parts if isinstance(part, str))
+    return ""
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= SUMMARY_LIMIT else line[: SUMMARY_LIMIT - 1] + "…"

@@ -1,0 +1,195 @@
+"""What an ASGI server leaves to its app: bounded bodies, and an end to work for clients that went away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from typing import Final
+
+from claude_coded.listener import App, Message, Receive, Scope, Send
+
+_SENDS_PER_YIELD: Final = 32
+_DISCONNECT: Final = "http.disconnect"
+
+
+class ClientGone(ConnectionError):
+    """The client closed its connection before the response had ended."""
+
+
+class _Refused(Exception):
+    """Why a request never reaches the app; `unread` when its client is still sending."""
+
+    def __init__(self, status: int, message: str, *, unread: bool = False) -> None:
+        super().__init__(message)
+        self.status = status
+        self.unread = unread
+
+
+class ConnectionGuard:
+    """An ASGI app around another: reads each body first, and cancels the request when its client goes away.
+
+    `max_body` is in bytes (413 beyond it), `body_timeout` in seconds from the request's head to its last byte
+    (408 beyond it). What a client still sends after its 413 is dropped unread, for as long again.
+    A half-closed connection counts as gone.
+    """
+
+    def __init__(self, app: App, *, max_body: int, body_timeout: float) -> None:
+        self._app = app
+        self._max_body = max_body
+        self._body_timeout = body_timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; every other kind of scope goes through untouched."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await self._read_body(scope, receive)
+        except _Refused as refusal:
+            await self._refuse(receive, send, refusal)
+        except ClientGone:
+            return
+        else:
+            await _Exchange(receive, send, body).run(self._app, scope)
+
+    async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
+        length = _announced_length(scope)
+        if length == 0:
+            return b""
+        if length is not None and length > self._max_body:
+            raise self._too_large(f"{length} bytes", unread=True)
+        try:
+            async with asyncio.timeout(self._body_timeout):
+                return await self._collect(receive)
+        except TimeoutError:
+            raise _Refused(408, f"The request body took longer than {self._body_timeout:g} s.") from None
+
+    async def _collect(self, receive: Receive) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == _DISCONNECT:
+                raise ClientGone("the client closed its connection before its request had ended")
+            chunk = message.get("body", b"")
+            more = message.get("more_body", False)
+            size += len(chunk)
+            if size > self._max_body:
+                raise self._too_large(f"more than {self._max_body} bytes", unread=more)
+            chunks.append(chunk)
+            if not more:
+                return b"".join(chunks)
+
+    async def _refuse(self, receive: Receive, send: Send, refusal: _Refused) -> None:
+        await _send_refusal(send, refusal)
+        if refusal.unread:
+            # Most clients read nothing before all is written: closing now would break their pipe instead.
+            await self._discard(receive)
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _discard(self, receive: Receive) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._body_timeout):
+                while (await receive()).get("more_body", False):
+                    pass  # a disconnect has no more, either
+
+    def _too_large(self, size: str, *, unread: bool) -> _Refused:
+        message = f"The request body has {size}; at most {self._max_body} are accepted."
+        return _Refused(413, message, unread=unread)
+
+
+class _Exchange:
+    """One request whose body has been read, and its response."""
+
+    __slots__ = ("_body", "_ended", "_gone", "_over", "_receive", "_send", "_sends", "_task", "_watch")
+
+    def __init__(self, receive: Receive, send: Send, body: bytes) -> None:
+        self._receive = receive
+        self._send = send
+        self._body: bytes | None = body
+        self._sends = 0
+        self._ended = False
+        self._gone = False
+        self._over = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._watch: asyncio.Future[Message] | None = None
+
+    async def run(self, app: App, scope: Scope) -> None:
+        self._task = task = asyncio.current_task()
+        assert task is not None
+        # The watch begins when the app first suspends: a response made in one go never pays for it.
+        begin = task.get_loop().call_soon(self._watch_client)
+        try:
+            await app(scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            if not self._gone or task.uncancel() > 0:  # what is left was asked for from outside
+                raise
+        except ClientGone:
+            if not self._gone:
+                raise
+        finally:
+            begin.cancel()
+            self._close()
+
+    def _close(self) -> None:
+        self._ended = True
+        self._over.set()
+        if self._watch is not None:
+            self._watch.cancel()
+
+    def _watch_client(self) -> None:
+        # Granian's receive() returns a future, and no task is made; other servers' coroutines become one.
+        self._watch = asyncio.ensure_future(self._receive())
+        self._watch.add_done_callback(self._received)
+
+    def _received(self, watch: asyncio.Future[Message]) -> None:
+        if watch.cancelled():
+            return
+        if watch.exception() is None and watch.result()["type"] != _DISCONNECT:
+            self._watch_client()  # it was the empty body of a request that announced none
+            return
+        self._over.set()
+        if not self._ended and self._task is not None:  # a disconnect is reported after a normal end, too
+            self._gone = True
+            self._task.cancel()
+
+    async def receive(self) -> Message:
+        body, self._body = self._body, None
+        if body is not None:
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self._over.wait()
+        return {"type": _DISCONNECT}
+
+    async def send(self, message: Message) -> None:
+        self._sends += 1
+        if not self._sends % _SENDS_PER_YIELD:  # the server's send need not suspend: let others run
+            await asyncio.sleep(0)
+        if self._gone:
+            raise ClientGone("the client closed its connection before the response had ended")
+        if not message.get("more_body", False) and message["type"] == "http.response.body":
+            self._ended = True  # before the send: its end may be reported as a disconnect at once
+        await self._send(message)
+
+
+def _announced_length(scope: Scope) -> int | None:
+    """Return the length of the body, or None when only reading it tells."""
+    length: int | None = 0
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding":
+            return None
+        if name == b"content-length":
+            length = int(value)  # the server has refused whatever is no number
+    return length
+
+
+async def _send_refusal(send: Send, refusal: _Refused) -> None:
+    error = {"message": str(refusal), "type": "invalid_request_error", "param": None, "code": None}
+    body = json.dumps({"error": error}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": True})

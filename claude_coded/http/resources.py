@@ -1,0 +1,287 @@
+"""What can be asked over TCP, one class a resource."""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+from uuid import uuid4
+
+import falcon
+import falcon.asgi
+
+from claude_coded.errors import UnsupportedMediaType
+from claude_coded.openai.chat import Activity, ChatRequest, ChunkEncoder, Completion, Envelope, parse_chat
+from claude_coded.openai.wire import KEEP_ALIVE, check_conversation_id, model_object, usage_object
+from claude_coded.service import Listed, TurnService
+from claude_coded.settings import Settings
+from claude_coded.turn import ConversationKey, TurnEvent, TurnFailed, TurnFinished, TurnRequest
+
+CONVERSATION_HEADER: Final = "X-Conversation-ID"
+IGNORED_HEADER: Final = "X-Claude-Coded-Ignored"
+
+
+class Context(falcon.Context):
+    """What the middleware finds out about a request."""
+
+    request_id: str = ""
+    tenant: str = ""
+
+
+class Request(falcon.asgi.Request):
+    """A request with a typed context."""
+
+    context_type = Context
+    context: Context
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What does not change while the daemon runs. `started` in Unix seconds, `now` returns them."""
+
+    version: str
+    claude_version: str
+    started: float
+    now: Callable[[], float]
+
+
+class ChatCompletions:
+    """`POST /v1/chat/completions`."""
+
+    def __init__(self, service: TurnService, settings: Settings) -> None:
+        self._service = service
+        self._settings = settings
+
+    async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
+        """Run a turn."""
+        chat = parse_chat(await _json_body(req))
+        request = TurnRequest(
+            key=ConversationKey(req.context.tenant, _conversation(req, chat)),
+            profile=self._service.models.profile(chat.model),
+            messages=chat.messages,
+            system=chat.system,
+        )
+        resp.set_header(CONVERSATION_HEADER, request.key.id)
+        if chat.ignored:
+            resp.set_header(IGNORED_HEADER, ", ".join(sorted(map(_header_safe, chat.ignored))))
+        envelope = Envelope(f"chatcmpl-{uuid4().hex}", int(self._service.now()), chat.model)
+        batches = Batches(self._service.run(request))
+        if chat.stream:
+            await self._stream(resp, batches, envelope, include_usage=chat.include_usage)
+        else:
+            await self._complete(resp, batches, envelope)
+
+    async def _complete(self, resp: falcon.asgi.Response, batches: "Batches", envelope: Envelope) -> None:
+        completion = Completion(envelope, Activity(self._settings.turns.tool_activity))
+        async with contextlib.aclosing(batches):
+            while (made := completion.add(await batches.next(math.inf) or ())) is None:
+                pass
+        resp.media = made
+
+    async def _stream(
+        self, resp: falcon.asgi.Response, batches: "Batches", envelope: Envelope, *, include_usage: bool
+    ) -> None:
+        try:
+            first = await batches.next(self._settings.server.header_hold)
+            if first and isinstance(first[0], TurnFailed):
+                raise first[0].error
+        except BaseException:
+            await batches.aclose()
+            raise
+        encoder = ChunkEncoder(envelope, self._settings.turns.tool_activity, include_usage=include_usage)
+        resp.content_type = "text/event-stream"
+        resp.set_header("Cache-Control", "no-cache")
+        resp.set_header("X-Accel-Buffering", "no")
+        resp.stream = EventStream(batches, first, encoder, self._settings.server.keep_alive)
+
+
+class Batches:
+    """A turn's batches of events, to be had with a time limit and no loss."""
+
+    def __init__(self, events: AsyncIterator[list[TurnEvent]]) -> None:
+        self._events = events
+        self._pending: asyncio.Future[list[TurnEvent]] | None = None
+
+    async def next(self, seconds: float) -> list[TurnEvent] | None:
+        """Return the next batch; None when none came within so many seconds."""
+        if self._pending is None:
+            self._pending = asyncio.ensure_future(anext(self._events))
+        if seconds == math.inf:
+            await asyncio.wait((self._pending,))
+        else:
+            await asyncio.wait((self._pending,), timeout=seconds)
+            if not self._pending.done():
+                return None
+        pending, self._pending = self._pending, None
+        return pending.result()
+
+    async def aclose(self) -> None:
+        """End the turn, if it has not ended."""
+        if self._pending is not None:
+            self._pending.cancel()
+            with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
+                await self._pending
+        await self._events.aclose()  # type: ignore[attr-defined]
+
+
+class EventStream:
+    """The bytes of a streamed answer: Falcon iterates over it, and closes it whatever happens."""
+
+    def __init__(
+        self,
+        batches: Batches,
+        first: list[TurnEvent] | None,
+        encoder: ChunkEncoder,
+        keep_alive: float,
+    ) -> None:
+        self._batches = batches
+        self._keep_alive = keep_alive
+        self._encoder = encoder
+        self._first: list[TurnEvent] | None = first
+        self._begun = False
+        self._ended = False
+
+    def __aiter__(self) -> "EventStream":
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._begun:
+            self._begun = True
+            return self._encoder.start() + (self._encode(self._first) if self._first else KEEP_ALIVE)
+        if self._ended:
+            # The turn's iterator is run to its end: it concludes the turn.
+            await self.close()
+            raise StopAsyncIteration
+        events = await self._batches.next(self._keep_alive)
+        return KEEP_ALIVE if events is None else self._encode(events)
+
+    def _encode(self, events: list[TurnEvent]) -> bytes:
+        self._ended = isinstance(events[-1], TurnFinished | TurnFailed)
+        return self._encoder.encode(events)
+
+    async def close(self) -> None:
+        """End the turn, if it has not ended."""
+        await self._batches.aclose()
+
+
+class Models:
+    """`GET /v1/models`."""
+
+    def __init__(self, service: TurnService, about: About) -> None:
+        self._service = service
+        self._about = about
+
+    async def on_get(self, _: Request, resp: falcon.asgi.Response) -> None:
+        """List the models."""
+        created = int(self._about.started)
+        models = [model_object(name, created) for name in self._service.models.names]
+        resp.media = {"object": "list", "data": models}
+
+
+class Model:
+    """`GET /v1/models/{id}`."""
+
+    def __init__(self, service: TurnService, about: About) -> None:
+        self._service = service
+        self._about = about
+
+    async def on_get(self, _: Request, resp: falcon.asgi.Response, name: str) -> None:
+        """Show a model."""
+        profile = self._service.models.profile(name)
+        resp.media = model_object(profile.name, int(self._about.started))
+
+
+class Health:
+    """`GET /health`."""
+
+    def __init__(self, service: TurnService, about: About) -> None:
+        self._service = service
+        self._about = about
+
+    async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
+        """Say how the daemon is; 503 when it takes no turns. Callers without a key get no details."""
+        draining = self._service.pool.draining
+        resp.status = falcon.HTTP_503 if draining else falcon.HTTP_200
+        status = "draining" if draining else "ok"
+        if not req.context.tenant:
+            resp.media = {"status": status}
+            return
+        resp.media = {
+            "status": status,
+            "version": self._about.version,
+            "uptime_s": round(self._about.now() - self._about.started, 3),
+            "claude": {"version": self._about.claude_version},
+            "pool": {"size": self._service.settings.pool.size, **asdict(self._service.figures)},
+            "conversations": {"hot": self._service.hot, "stored": await self._service.store.count()},
+        }
+
+
+class Conversations:
+    """`GET /conversations`."""
+
+    def __init__(self, service: TurnService) -> None:
+        self._service = service
+
+    async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
+        """List the hot conversations of the tenant; `?all=true` the stored ones too."""
+        stored = req.get_param_as_bool("all", default=False)
+        listed = await self._service.conversations(req.context.tenant, stored=bool(stored))
+        resp.media = {"object": "list", "data": [_conversation_object(item) for item in listed]}
+
+
+class ConversationItem:
+    """`GET` and `DELETE /conversations/{id}`."""
+
+    def __init__(self, service: TurnService) -> None:
+        self._service = service
+
+    async def on_get(self, req: Request, resp: falcon.asgi.Response, name: str) -> None:
+        """Show a conversation and what was said in it."""
+        listed, messages = await self._service.conversation(_key(req, name))
+        said = [{"role": message.role.value, "content": message.text} for message in messages]
+        resp.media = {**_conversation_object(listed), "messages": said}
+
+    async def on_delete(self, req: Request, resp: falcon.asgi.Response, name: str) -> None:
+        """Evict its worker, interrupting its turn; `?purge=true` forgets it."""
+        purge = req.get_param_as_bool("purge", default=False)
+        await self._service.release(_key(req, name), purge=bool(purge))
+        resp.media = {"id": name, "object": "conversation.deleted", "deleted": True}
+
+
+async def _json_body(req: Request) -> bytes:
+    if "json" not in (req.content_type or "").lower():
+        raise UnsupportedMediaType("the Content-Type must be application/json")
+    return bytes(await req.stream.read())
+
+
+def _conversation(req: Request, chat: ChatRequest) -> str:
+    """Return the conversation's id: the header's, the model suffix's, or a new one."""
+    if (header := req.get_header(CONVERSATION_HEADER)) is not None:
+        return check_conversation_id(header, CONVERSATION_HEADER)
+    if chat.conversation is not None:
+        return check_conversation_id(chat.conversation, "model")
+    return f"conv-{uuid4().hex}"
+
+
+def _key(req: Request, name: str) -> ConversationKey:
+    return ConversationKey(req.context.tenant, check_conversation_id(name, "id"))
+
+
+def _header_safe(name: str) -> str:
+    return "".join(c for c in name if c.isascii() and (c.isalnum() or c in "_-."))[:64]
+
+
+def _conversation_object(listed: Listed) -> dict[str, Any]:
+    conversation = listed.conversation
+    return {
+        "id": conversation.key.id,
+        "object": "conversation",
+        "state": listed.state,
+        "model": conversation.profile.name,
+        "created_at": int(conversation.created_at),
+        "last_used_at": int(conversation.last_used_at),
+        "turns": conversation.turns,
+        "workspace": str(conversation.workspace),
+        "usage": {**usage_object(conversation.usage), "cost_usd": round(conversation.usage.cost_usd, 6)},
+    }

@@ -1,0 +1,193 @@
+"""Serving an ASGI app on a socket of our own, on the running loop.
+
+Granian's embedded server binds with SO_REUSEPORT, so two daemons would share a port in silence, and it takes
+no ready-made socket. Here the socket is bound (or inherited) first and handed over, by the one semi-private
+method that makes it possible: `Server._init_shared_socket`. A contract test watches it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final, TypeAlias
+
+from granian._granian import SocketHolder
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+from granian.server.embed import Server
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+BACKLOG: Final = 1024
+"""Connections that the kernel holds before they are accepted."""
+
+MAX_CONNECTIONS: Final = 4096
+"""Connections served at once, idle ones too; the next one waits in the backlog."""
+
+_NOT_OURS: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+def bind_tcp(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on `host` and `port` alone; port 0 lets the kernel choose.
+
+    A name with several addresses gets the first that this machine has. Raises OSError, naming host and port,
+    when the name is unknown or the port is taken.
+    """
+    try:
+        return _bind_first(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE))
+    except OSError as error:
+        message = f"cannot listen on {host} port {port}: {error.strerror}"
+        raise OSError(error.errno, message) from error
+
+
+def _bind_first(candidates: list[Any]) -> socket.socket:
+    for family, kind, protocol, _, address in candidates[:-1]:
+        try:
+            return _bind(family, kind, protocol, address)
+        except OSError as error:
+            if error.errno not in _NOT_OURS:  # a port taken on ::1 must not become one on 127.0.0.1
+                raise
+    family, kind, protocol, _, address = candidates[-1]
+    return _bind(family, kind, protocol, address)
+
+
+def _bind(family: int, kind: int, protocol: int, address: Any) -> socket.socket:  # noqa: ANN401
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _address_of(sock: socket.socket) -> str:
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{name}"
+    host, port = name[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class _HandedOverServer(Server):
+    """Granian's embedded server on a socket that it did not bind."""
+
+    def __init__(self, app: App, sock: socket.socket, address: str, header_buffer: int) -> None:
+        super().__init__(
+            app,
+            address=address,  # shown only; as a place to bind it fails, should the hand-over ever be skipped
+            interface=Interfaces.ASGI,
+            http=HTTPModes.http1,
+            websockets=False,
+            backlog=BACKLOG,
+            backpressure=MAX_CONNECTIONS,
+            http1_settings=HTTP1Settings(max_buffer_size=header_buffer),
+            log_level=LogLevels.error,
+            # Incremental: its own configuration would close every handler of the process.
+            log_dictconfig={"incremental": True, "handlers": {}, "loggers": {}},
+        )
+        self._handed_over = sock
+
+    def _init_shared_socket(self) -> None:
+        is_uds = self._handed_over.family == socket.AF_UNIX
+        # Granian's own hints know neither the constructor nor that these are ever set.
+        self._sfd = self._handed_over.fileno()  # type: ignore[assignment]
+        self._shd = SocketHolder(self._sfd, is_uds, BACKLOG)  # type: ignore[call-arg, assignment]
+        self._ssp = None
+
+
+class Listener:
+    """One socket that serves one ASGI app over HTTP/1 on the running loop, once.
+
+    `serve()` closes the socket at its end, whatever that is; if it never runs, the caller does.
+    `header_buffer` bounds a request's head, in bytes; hyper wants 8192 at least.
+    """
+
+    def __init__(self, app: App, sock: socket.socket, *, header_buffer: int = 65536) -> None:
+        self._app = app
+        self._sock = sock
+        self._address = _address_of(sock)
+        self._server = _HandedOverServer(self._call, sock, self._address, header_buffer)
+        self._settled = asyncio.Event()
+        self._accepting = False
+        self._calls = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def address(self) -> str:
+        """Where clients connect: `http://127.0.0.1:3000`, `http://[::1]:3000` or `unix:/run/x.sock`."""
+        return self._address
+
+    async def serve(self) -> None:
+        """Serve until `stop()`; return when every call of the app has ended.
+
+        Raises granian's FatalError when the app's lifespan startup fails. A cancellation stops as `stop()`
+        does and is raised after the last call; a second one abandons what still runs.
+        """
+        serving = asyncio.create_task(self._serve())
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            self.stop()  # a cancelled server would go on accepting
+            await serving
+            raise
+        finally:
+            self._sock.close()
+            self._settled.set()
+
+    async def _serve(self) -> None:
+        await self._server.serve()
+        await self._idle.wait()  # the server waits for connections, which may end before the app's calls do
+
+    async def started(self) -> None:
+        """Return when requests are accepted; raise RuntimeError when `serve()` ended before that."""
+        await self._settled.wait()
+        if not self._accepting:
+            raise RuntimeError(f"the listener on {self._address} ended before it accepted requests")
+
+    def stop(self) -> None:
+        """Refuse new connections, within milliseconds, and let running responses finish."""
+        self._server.stop()  # type: ignore[no-untyped-call]
+
+    async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._call_lifespan(scope, receive, send)
+            return
+        self._calls += 1
+        self._idle.clear()
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
+
+    async def _call_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def watched(message: Message) -> None:
+            await send(message)
+            if message["type"] == "lifespan.startup.complete":
+                self._accept()
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:
+            # Granian would serve on without a lifespan, and `started()` would never return.
+            stage = "shutdown" if self._accepting else "startup"
+            await send({"type": f"lifespan.{stage}.failed", "message": repr(error)})
+
+    def _accept(self) -> None:
+        # The socket listens since it was bound, and the server's worker, which is next in the loop's queue,
+        # takes the descriptor and closes it at its end.
+        self._sock.detach()
+        self._accepting = True
+        self._settled.set()

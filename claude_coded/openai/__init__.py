@@ -1,0 +1,1 @@
+"""OpenAI's side: requests in, answers out. Pure: no I/O here."""

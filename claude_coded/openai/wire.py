@@ -1,0 +1,76 @@
+"""What every OpenAI endpoint shares: decoding with the path of what is wrong, encoding, event streams."""
+
+import re
+from typing import Any, Final, TypeVar
+
+import msgspec
+import orjson
+
+from claude_coded.errors import CodedError, InvalidRequest
+from claude_coded.turn import Usage
+
+T = TypeVar("T")
+
+DONE: Final = b"data: [DONE]\n\n"
+KEEP_ALIVE: Final = b": keep-alive\n\n"
+
+CONVERSATION_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_PATH: Final = re.compile(r" - at `\$\.?(.*)`$")
+
+
+def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Return the typed body. Raises InvalidRequest; its `param` is the path of what is wrong."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        place = _PATH.search(text)
+        param = place.group(1) if place else None
+        raise InvalidRequest(_PATH.sub(f" (at {param})", text) if param else text, param=param) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+
+
+def encode(value: object) -> bytes:
+    """Return JSON."""
+    return orjson.dumps(value)
+
+
+def error_event(error: CodedError) -> bytes:
+    """Return the event that tells of an error once a stream has begun."""
+    return b"data: " + encode(error.body()) + b"\n\n"
+
+
+def check_conversation_id(text: str, param: str) -> str:
+    """Return the id. Raises InvalidRequest."""
+    if not CONVERSATION_ID.fullmatch(text):
+        raise InvalidRequest(
+            "a conversation id is up to 128 letters, digits, '.', '_' and '-', a letter or digit first",
+            param=param,
+        )
+    return text
+
+
+def usage_object(usage: Usage) -> dict[str, Any]:
+    """Return OpenAI's CompletionUsage; `prompt_tokens` includes what was read from and put into the cache."""
+    return {
+        "prompt_tokens": usage.input,
+        "completion_tokens": usage.output,
+        "total_tokens": usage.input + usage.output,
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cache_read,
+            "cache_write_tokens": usage.cache_write,
+            "audio_tokens": 0,
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
+
+
+def model_object(name: str, created: int) -> dict[str, Any]:
+    """Return OpenAI's Model; `created` in Unix seconds."""
+    return {"id": name, "object": "model", "created": created, "owned_by": "anthropic"}

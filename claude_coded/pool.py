@@ -1,0 +1,245 @@
+"""The shell around the scheduler: it carries out what that decides and tells it what happens.
+
+Events are handled one at a time, in order, on the event loop; carrying out an action never waits.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from itertools import count
+from math import inf
+from typing import Any
+
+from claude_coded import scheduler as s
+from claude_coded.claude.launch import Launch
+from claude_coded.errors import CodedError, Draining, Evicted, QueueFull, WorkerStartFailed
+from claude_coded.turn import ConversationKey
+from claude_coded.worker import Cli, Watch, Worker
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A worker that belongs to a ticket until it is given back, which has to happen exactly once."""
+
+    pool: "Pool"
+    ticket: int
+    worker: Worker
+    hot: bool
+
+    def give_back(self, *, keep: bool) -> None:
+        """Return the worker; with `keep` the conversation can go on in it."""
+        self.pool.post(s.TurnEnded(self.ticket, keep))
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A ticket that has its conversation. `acquire` or `withdraw` is to follow."""
+
+    pool: "Pool"
+    ticket: int
+
+    async def acquire(self, want: s.Want) -> Lease:
+        """Wait for a worker. Raises QueueFull, Draining, Evicted, WorkerStartFailed."""
+        return await self.pool.acquire(self.ticket, want)
+
+    def withdraw(self) -> None:
+        """Leave without a worker."""
+        self.pool.post(s.TicketCancelled(self.ticket))
+
+
+class Pool:
+    """The workers. `models` is called with the CLI's model list when it is heard."""
+
+    def __init__(
+        self, limits: s.Limits, cli: Cli, spare: Launch, models: Callable[[list[dict[str, Any]]], None]
+    ) -> None:
+        self._scheduler = s.Scheduler(limits, spare)
+        self._cli = cli
+        self._watch = Watch(self._exited, self._stirred, models)
+        self._workers: dict[int, Worker] = {}
+        self._tickets = count(1)
+        self._answers: dict[int, asyncio.Future[Any]] = {}
+        self._inbox: deque[s.Event] = deque()
+        self._handling = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._last_failure = "Claude Code did not start"
+        self._empty = asyncio.Event()
+
+    def start(self) -> None:
+        """Begin to keep spares."""
+        self.post(s.Tick())
+
+    @property
+    def figures(self) -> s.Figures:
+        """Return the counts of the moment."""
+        return self._scheduler.figures()
+
+    @property
+    def draining(self) -> bool:
+        """Return whether nothing new is taken."""
+        return self._scheduler.draining
+
+    @property
+    def views(self) -> list[s.WorkerView]:
+        """Return what the scheduler holds of each worker."""
+        return list(self._scheduler.workers.values())
+
+    async def admit(self, conversation: ConversationKey) -> Admission:
+        """Wait for the conversation. Raises QueueFull, Draining, Evicted."""
+        ticket = next(self._tickets)
+        await self._ask(ticket, s.TurnRequested(ticket, conversation))
+        return Admission(self, ticket)
+
+    async def acquire(self, ticket: int, want: s.Want) -> Lease:
+        """Wait for a worker for an admitted ticket."""
+        lease: Lease = await self._ask(ticket, s.WorkerWanted(ticket, want))
+        return lease
+
+    def evict(self, conversation: ConversationKey) -> None:
+        """Release a conversation's worker, at the end of its turn if one runs."""
+        self.post(s.EvictRequested(conversation))
+
+    def drain(self) -> None:
+        """Take nothing new."""
+        self.post(s.DrainRequested())
+
+    async def close(self) -> None:
+        """Stop all workers and wait until they are gone."""
+        self.drain()
+        if self._timer is not None:
+            self._timer.cancel()
+        await asyncio.gather(*(worker.stop() for worker in self._workers.values()))
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # Events in, actions out ----------------------------------------------------------------------------
+
+    def post(self, event: s.Event) -> None:
+        """Let the scheduler handle an event, after those before it, and carry out what it decides."""
+        self._inbox.append(event)
+        if self._handling:
+            return
+        self._handling = True
+        try:
+            while self._inbox:
+                for action in self._scheduler.handle(self._inbox.popleft(), self._now()):
+                    self._carry_out(action)
+        finally:
+            self._handling = False
+        self._set_timer()
+
+    async def _ask(self, ticket: int, event: s.Event) -> Any:  # noqa: ANN401 - None or a Lease
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._answers[ticket] = answer
+        self.post(event)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            # The grant may have come first, and nobody is there to take it.
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                self._decline(ticket, answer.result())
+            else:
+                self.post(s.TicketCancelled(ticket))
+            raise
+        finally:
+            self._answers.pop(ticket, None)
+
+    def _decline(self, ticket: int, granted: Lease | None) -> None:
+        if granted is None:
+            self.post(s.TicketCancelled(ticket))
+        else:
+            # A spare that was given to this conversation was never set up for it.
+            granted.give_back(keep=granted.hot)
+
+    def _carry_out(self, action: s.Action) -> None:
+        match action:
+            case s.Admit(ticket):
+                self._resolve(ticket, None)
+            case s.Assign(ticket, number, hot):
+                self._resolve(ticket, Lease(self, ticket, self._workers[number], hot))
+            case s.Reject(ticket, reason, retry_after):
+                answer = self._answers.get(ticket)
+                if answer is not None and not answer.done():
+                    answer.set_exception(self._refusal(reason, retry_after))
+            case s.Spawn(number, launch):
+                assert isinstance(launch, Launch)
+                self._workers[number] = worker = Worker(number, launch, self._cli, self._watch)
+                self._run(self._start(worker))
+            case s.Stop(number, reason):
+                log.debug("stopping a worker", extra={"worker": number, "reason": reason.value})
+                self._run(self._workers[number].stop())
+
+    def _resolve(self, ticket: int, grant: Lease | None) -> None:
+        answer = self._answers.get(ticket)
+        if answer is not None and not answer.done():
+            answer.set_result(grant)
+        else:
+            # Cancelled, and not yet run: it will find its ticket gone.
+            self._decline(ticket, grant)
+
+    def _refusal(self, reason: s.Refusal, retry_after: float) -> CodedError:
+        limits = self._scheduler.limits
+        match reason:
+            case s.Refusal.QUEUE_FULL:
+                return QueueFull(
+                    f"all {limits.size} workers are busy and {limits.queue_size} requests wait already",
+                    retry_after=5,
+                )
+            case s.Refusal.QUEUE_TIMEOUT:
+                return QueueFull(
+                    f"no worker became free within {limits.queue_timeout:g} s (POOL_SIZE is {limits.size})",
+                    retry_after=10,
+                )
+            case s.Refusal.DRAINING:
+                return Draining("the daemon is draining and takes no new turns", retry_after=10)
+            case s.Refusal.EVICTED:
+                return Evicted("the conversation was released while this request waited")
+            case s.Refusal.BACKING_OFF:
+                return WorkerStartFailed(self._last_failure, retry_after=retry_after)
+
+    async def _start(self, worker: Worker) -> None:
+        try:
+            await worker.start()
+        except WorkerStartFailed as error:
+            self._note_failure(worker, error.message)
+            del self._workers[worker.id]
+            self.post(s.WorkerExited(worker.id, failed=True))
+            return
+        self.post(s.WorkerReady(worker.id))
+        view = self._scheduler.workers.get(worker.id)
+        if view is not None and view.phase is s.Phase.SPARE:
+            worker.warm_up()
+
+    def _exited(self, worker: Worker) -> None:
+        failed = worker.failed_to_start
+        if failed:
+            self._note_failure(worker, worker.death.message)
+        self._workers.pop(worker.id, None)
+        self.post(s.WorkerExited(worker.id, failed=failed))
+
+    def _note_failure(self, worker: Worker, message: str) -> None:
+        self._last_failure = message
+        log.error("a worker failed to start", extra={"worker": worker.id, "error": message})
+
+    def _stirred(self, worker: Worker, pending: bool) -> None:
+        self.post(s.WorkerStirred(worker.id, pending))
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self._scheduler.deadline()
+        if deadline < inf:
+            self._timer = asyncio.get_running_loop().call_at(deadline, self.post, s.Tick())
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()

@@ -1,0 +1,661 @@
+"""Who gets which worker, when: a pure decision core. `handle(event, now)` returns the actions to carry out.
+
+A request is a ticket. It first waits in its conversation's line (one turn at a time, in order of arrival),
+is then admitted, says which worker would suit it, and waits for one. Every ticket ends in exactly one of
+assigned and rejected, or is withdrawn by who asked. Places are counted in processes, those on their way
+out included.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from math import inf
+from typing import Any, Final
+
+from claude_coded.turn import ConversationKey
+
+PROBATION: Final = 60.0
+"""Seconds after which a conversation that was never continued goes first."""
+
+REFILL_DELAY: Final = 1.0
+"""Seconds without a new start before spares are filled up: a start costs the CPU that first turns need."""
+
+BACKOFF_FIRST: Final = 1.0
+BACKOFF_LAST: Final = 60.0
+"""Seconds between starts after a worker failed to start: doubled from the first to the last."""
+
+
+class Phase(Enum):
+    """Where the scheduler holds a worker to be; a process's own states are finer."""
+
+    STARTING = "starting"
+    SPARE = "spare"
+    BUSY = "busy"
+    IDLE = "idle"
+    PARKED = "parked"
+    STOPPING = "stopping"
+
+
+class Refusal(Enum):
+    """Why a ticket was rejected."""
+
+    QUEUE_FULL = "queue_full"
+    QUEUE_TIMEOUT = "queue_timeout"
+    DRAINING = "draining"
+    BACKING_OFF = "backing_off"
+    EVICTED = "evicted"
+
+
+class StopReason(Enum):
+    """Why a worker is stopped."""
+
+    IDLE = "idle"
+    CAPACITY = "capacity"
+    UNSUITED = "unsuited"
+    UNUSABLE = "unusable"
+    EVICTED = "evicted"
+    DRAIN = "drain"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The pool's settings. Times in seconds; `idle_timeout` 0 is never."""
+
+    size: int
+    spares: int = 1
+    idle_timeout: float = 300.0
+    queue_size: int = 64
+    queue_timeout: float = 60.0
+
+    @property
+    def spare_target(self) -> int:
+        """Return how many spares to keep: one place at least is left to conversations."""
+        return min(self.spares, self.size - 1)
+
+    @property
+    def hot_capacity(self) -> int:
+        """Return how many workers may belong to conversations when nobody waits."""
+        return self.size - self.spare_target
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Which worker suits a ticket.
+
+    `fit` is what a hot worker of the conversation must have been set up with. `launch` is how a process
+    for it is started; `fresh` says that any process of that launch serves, a spare included.
+    """
+
+    fit: Hashable
+    launch: Hashable
+    fresh: bool
+
+
+# Events ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRequested:
+    """A request asks for its conversation."""
+
+    ticket: int
+    conversation: ConversationKey
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerWanted:
+    """An admitted ticket says which worker suits it."""
+
+    ticket: int
+    want: Want
+
+
+@dataclass(frozen=True, slots=True)
+class TicketCancelled:
+    """Who asked is gone, or cannot go on; the ticket holds no worker."""
+
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded:
+    """A ticket gives its worker back; `keep` says whether the conversation can go on in it."""
+
+    ticket: int
+    keep: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TurnParked:
+    """A turn waits for its client; the worker keeps it, the conversation is free for the next request."""
+
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """A process runs."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStirred:
+    """A worker works unasked (`pending`: it may start to at any time), or has settled again."""
+
+    worker: int
+    pending: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExited:
+    """A process is gone; `failed` when it never got as far as to serve."""
+
+    worker: int
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EvictRequested:
+    """An operator or client wants a conversation's worker released."""
+
+    conversation: ConversationKey
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRequested:
+    """Nothing new is taken; what runs goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+Event = (
+    TurnRequested
+    | WorkerWanted
+    | TicketCancelled
+    | TurnEnded
+    | TurnParked
+    | WorkerReady
+    | WorkerStirred
+    | WorkerExited
+    | EvictRequested
+    | DrainRequested
+    | Tick
+)
+
+# Actions -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """The ticket has its conversation; a WorkerWanted or TicketCancelled is to follow."""
+
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """The ticket has a worker, `hot` if it has served this conversation; a TurnEnded is to follow."""
+
+    ticket: int
+    worker: int
+    hot: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """The ticket gets none; `retry_after` in seconds."""
+
+    ticket: int
+    reason: Refusal
+    retry_after: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Start a process; a WorkerReady or WorkerExited is to follow."""
+
+    worker: int
+    launch: Hashable
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End a process; a WorkerExited is to follow."""
+
+    worker: int
+    reason: StopReason
+
+
+Action = Admit | Assign | Reject | Spawn | Stop
+
+
+@dataclass(slots=True)
+class WorkerView:
+    """What the scheduler knows of a worker."""
+
+    id: int
+    launch: Hashable
+    phase: Phase = Phase.STARTING
+    conversation: ConversationKey | None = None
+    fit: Hashable = None
+    ticket: int | None = None  # whom it serves, or, while it starts, whom it is for
+    turns: int = 0
+    continued: bool = False  # its conversation went on beyond a first turn
+    since: float = 0.0
+    pending: bool = False  # background work may start a turn that nobody asked for
+    doomed: bool = False  # to be stopped when its turn ends
+
+    @property
+    def hot(self) -> bool:
+        """Return whether it belongs to a conversation."""
+        return self.conversation is not None and self.phase is not Phase.STOPPING
+
+
+class _Stage(Enum):
+    LINED = 1  # waits for its conversation
+    ADMITTED = 2
+    WAITING = 3  # waits for a worker
+    SERVED = 4
+
+
+@dataclass(slots=True)
+class _Ticket:
+    id: int
+    conversation: ConversationKey
+    deadline: float
+    stage: _Stage = _Stage.LINED
+    want: Want | None = None
+    worker: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Counts of the moment."""
+
+    workers: int
+    busy: int
+    idle: int
+    spare: int
+    parked: int
+    starting: int
+    queued: int
+
+
+@dataclass(slots=True)
+class Scheduler:
+    """The pool's state and its decisions. `spare_launch` is what spares are until requests say otherwise."""
+
+    limits: Limits
+    spare_launch: Hashable
+    workers: dict[int, WorkerView] = field(default_factory=dict)
+    draining: bool = False
+    _tickets: dict[int, _Ticket] = field(default_factory=dict)  # in order of arrival
+    _owners: dict[ConversationKey, int] = field(default_factory=dict)
+    _demand: dict[Hashable, float] = field(default_factory=dict)
+    _next_worker: int = 1
+    _refill_at: float = 0.0
+    _pause: float = 0.0  # the last one after a failed start
+    _blocked_until: float = 0.0
+    _starved: bool = False  # a ticket waits for a place, and nobody is to give one
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Take note of an event and decide. `now` is in seconds of a clock that never goes back."""
+        actions = list(self._dispatch(event, now))
+        actions += self._place(now)
+        actions += self._expire(now)
+        actions += self._refill(now)
+        return actions
+
+    def deadline(self) -> float:
+        """Return when the next Tick is due at the latest; infinity when nothing depends on time."""
+        waits = [t.deadline for t in self._queue()]
+        if timeout := self.limits.idle_timeout:
+            waits += [w.since + timeout for w in self._idle() if self._starved or not w.pending]
+        if self._refill_step() is not False:
+            waits.append(max(self._refill_at, self._blocked_until))
+        return min(waits, default=inf)
+
+    def figures(self) -> Figures:
+        """Return the counts of the moment."""
+        phases = [w.phase for w in self.workers.values()]
+        return Figures(
+            workers=len(phases),
+            busy=phases.count(Phase.BUSY),
+            idle=phases.count(Phase.IDLE),
+            spare=phases.count(Phase.SPARE),
+            parked=phases.count(Phase.PARKED),
+            starting=phases.count(Phase.STARTING),
+            queued=len(self._queue()),
+        )
+
+    def of(self, conversation: ConversationKey) -> WorkerView | None:
+        """Return a conversation's worker, the one on its way out included."""
+        return next((w for w in self.workers.values() if w.conversation == conversation), None)
+
+    def holds(self, conversation: ConversationKey) -> bool:
+        """Return whether a turn of the conversation runs or is about to."""
+        return conversation in self._owners
+
+    # Events --------------------------------------------------------------------------------------------
+
+    def _dispatch(self, event: Event, now: float) -> Iterator[Action]:
+        handlers: Mapping[type, Callable[[Any, float], Iterable[Action]]] = {
+            TurnRequested: self._requested,
+            WorkerWanted: self._wanted,
+            TicketCancelled: self._cancelled,
+            TurnEnded: self._ended,
+            TurnParked: self._parked,
+            WorkerReady: self._ready,
+            WorkerStirred: self._stirred,
+            WorkerExited: self._exited,
+            EvictRequested: self._evicted,
+            DrainRequested: self._drained,
+            Tick: lambda _event, _now: (),
+        }
+        yield from handlers[type(event)](event, now)
+
+    def _requested(self, event: TurnRequested, now: float) -> Iterator[Action]:
+        ticket = _Ticket(event.ticket, event.conversation, now + self.limits.queue_timeout)
+        if self.draining:
+            yield Reject(ticket.id, Refusal.DRAINING)
+        elif event.conversation not in self._owners:
+            self._tickets[ticket.id] = ticket
+            yield from self._admit(ticket)
+        elif len(self._queue()) >= self.limits.queue_size:
+            yield Reject(ticket.id, Refusal.QUEUE_FULL)
+        else:
+            self._tickets[ticket.id] = ticket
+
+    def _admit(self, ticket: _Ticket) -> Iterator[Action]:
+        ticket.stage = _Stage.ADMITTED
+        self._owners[ticket.conversation] = ticket.id
+        yield Admit(ticket.id)
+
+    def _wanted(self, event: WorkerWanted, _now: float) -> Iterable[Action]:
+        ticket, want = self._tickets.get(event.ticket), event.want
+        if ticket is None:
+            return ()  # rejected meanwhile
+        ticket.stage, ticket.want = _Stage.WAITING, want
+        if want.fresh:
+            self._demand = {launch: demand / 2 for launch, demand in self._demand.items() if demand > 0.01}
+            self._demand[want.launch] = self._demand.get(want.launch, 0.0) + 1.0
+            self._choose_spare_kind()
+        return ()
+
+    def _cancelled(self, event: TicketCancelled, _now: float) -> Iterable[Action]:
+        ticket = self._tickets.get(event.ticket)
+        return self._leave(ticket) if ticket is not None else ()
+
+    def _drained(self, _event: DrainRequested, _now: float) -> Iterator[Action]:
+        self.draining = True
+        unserved = [t for t in self._tickets.values() if t.stage is not _Stage.SERVED]
+        yield from self._reject_all(unserved, Refusal.DRAINING)
+
+    def _stirred(self, event: WorkerStirred, now: float) -> Iterable[Action]:
+        if (worker := self.workers.get(event.worker)) is not None:
+            worker.pending, worker.since = event.pending, now
+        return ()
+
+    def _leave(self, ticket: _Ticket) -> Iterator[Action]:
+        """Forget a ticket that holds no worker; the next of its conversation is admitted."""
+        del self._tickets[ticket.id]
+        if (worker := self._worker(ticket)) is not None:
+            worker.ticket = None
+        yield from self._pass_on(ticket)
+
+    def _pass_on(self, ticket: _Ticket) -> Iterator[Action]:
+        if self._owners.get(ticket.conversation) != ticket.id:
+            return
+        del self._owners[ticket.conversation]
+        for other in self._tickets.values():
+            if other.conversation == ticket.conversation:
+                yield from self._admit(other)
+                return
+
+    def _reject(self, ticket: _Ticket, reason: Refusal, retry_after: float = 1.0) -> Iterator[Action]:
+        yield Reject(ticket.id, reason, retry_after)
+        yield from self._leave(ticket)
+
+    def _reject_all(self, tickets: list[_Ticket], reason: Refusal) -> Iterator[Action]:
+        for ticket in reversed(tickets):  # the newest first, so that none is admitted only to be rejected
+            yield from self._reject(ticket, reason)
+
+    def _ended(self, event: TurnEnded, now: float) -> Iterator[Action]:
+        yield from self._give_back(event.ticket, Phase.IDLE if event.keep else Phase.STOPPING, now)
+
+    def _parked(self, event: TurnParked, now: float) -> Iterator[Action]:
+        yield from self._give_back(event.ticket, Phase.PARKED, now)
+
+    def _give_back(self, ticket_id: int, phase: Phase, now: float) -> Iterator[Action]:
+        ticket = self._tickets.pop(ticket_id)
+        if (worker := self._worker(ticket)) is not None:
+            worker.ticket, worker.since = None, now
+            worker.turns += 1
+            if phase is Phase.STOPPING:
+                yield self._stop(worker, StopReason.UNUSABLE)
+            else:
+                self._pause = 0.0
+                worker.phase = phase
+                if worker.doomed:
+                    yield self._stop(worker, StopReason.EVICTED)
+        yield from self._pass_on(ticket)
+
+    def _ready(self, event: WorkerReady, now: float) -> Iterator[Action]:
+        worker = self.workers.get(event.worker)
+        if worker is None or worker.phase is not Phase.STARTING:
+            return
+        worker.phase, worker.since = Phase.SPARE, now
+        ticket = self._tickets.get(worker.ticket) if worker.ticket is not None else None
+        worker.ticket = None
+        if ticket is not None:
+            yield self._assign(ticket, worker, now)
+        elif worker.conversation is not None:
+            # Started to resume a session for a request that has left.
+            yield self._stop(worker, StopReason.UNSUITED)
+
+    def _exited(self, event: WorkerExited, now: float) -> Iterator[Action]:
+        worker = self.workers.pop(event.worker, None)
+        if worker is None:
+            return
+        if event.failed:
+            self._pause = min(BACKOFF_LAST, 2 * self._pause or BACKOFF_FIRST)
+            self._blocked_until = now + self._pause
+        ticket = self._tickets.get(worker.ticket) if worker.ticket is not None else None
+        if ticket is None or ticket.stage is _Stage.SERVED:
+            return  # who is served gives the worker back
+        ticket.worker = None
+        if event.failed:
+            yield from self._reject(ticket, Refusal.BACKING_OFF, self._pause)
+
+    def _evicted(self, event: EvictRequested, _now: float) -> Iterator[Action]:
+        waiting = [
+            t
+            for t in self._tickets.values()
+            if t.conversation == event.conversation and t.stage is not _Stage.SERVED
+        ]
+        yield from self._reject_all(waiting, Refusal.EVICTED)
+        worker = self.of(event.conversation)
+        if worker is None:
+            return
+        if worker.phase in {Phase.IDLE, Phase.PARKED}:
+            yield self._stop(worker, StopReason.EVICTED)
+        else:
+            worker.doomed = True
+
+    # Decisions -----------------------------------------------------------------------------------------
+
+    def _expire(self, now: float) -> Iterator[Action]:
+        late = [t for t in self._queue() if t.deadline <= now]
+        yield from self._reject_all(late, Refusal.QUEUE_TIMEOUT)
+        if timeout := self.limits.idle_timeout:
+            for worker in self._idle():
+                if worker.since + timeout <= now and not worker.pending:
+                    yield self._stop(worker, StopReason.IDLE)
+
+    def _place(self, now: float) -> Iterator[Action]:
+        """Serve the waiting tickets in order of arrival, as far as workers and places go."""
+        freeing = sum(w.phase is Phase.STOPPING for w in self.workers.values())
+        blocked = False  # a ticket that waits for a place holds back those behind it that need one too
+        for ticket in [t for t in self._tickets.values() if t.stage is _Stage.WAITING]:
+            if ticket.worker is not None:
+                continue  # a worker is being started for it
+            assert ticket.want is not None
+            own = self.of(ticket.conversation)
+            if own is not None:
+                freeing -= own.phase is Phase.STOPPING
+                yield from self._use_own(ticket, ticket.want, own, now)
+            elif not blocked and (spare := self._spare_for(ticket.want)):
+                yield from self._use_spare(ticket, spare, now)
+            elif now < self._blocked_until:
+                yield from self._reject(ticket, Refusal.BACKING_OFF, self._blocked_until - now)
+            elif not blocked and len(self.workers) < self.limits.size:
+                yield self._spawn(ticket.want.launch, now, ticket)
+            elif freeing > 0:
+                freeing -= 1
+            elif not blocked and (victim := self._victim(ticket, now)) is not None:
+                yield self._stop(victim, StopReason.CAPACITY)
+            elif self._queue().index(ticket) >= self.limits.queue_size:
+                yield from self._reject(ticket, Refusal.QUEUE_FULL)
+            else:
+                blocked = True
+        self._starved = blocked
+
+    def _use_own(self, ticket: _Ticket, want: Want, own: WorkerView, now: float) -> Iterator[Action]:
+        """Take the conversation's own worker; an unsuited one goes first: two never share a session."""
+        if own.phase not in {Phase.IDLE, Phase.PARKED}:
+            return
+        if own.fit == want.fit:
+            yield self._assign(ticket, own, now)
+        else:
+            yield self._stop(own, StopReason.UNSUITED)
+
+    def _use_spare(self, ticket: _Ticket, spare: WorkerView, now: float) -> Iterator[Action]:
+        if spare.phase is Phase.SPARE:
+            yield self._assign(ticket, spare, now)
+        else:
+            spare.ticket = ticket.id
+            ticket.worker = spare.id
+
+    def _spare_for(self, want: Want) -> WorkerView | None:
+        if not want.fresh:
+            return None
+        suited = [w for w in self._spares() if w.launch == want.launch]
+        return min(suited, key=lambda w: (w.phase is Phase.STARTING, w.since), default=None)
+
+    def _victim(self, ticket: _Ticket, now: float) -> WorkerView | None:
+        """Return the worker whose place is given to a ticket; never a busy one.
+
+        Idle and never continued (past its probation), idle by last use, spares, parked by last use.
+        """
+
+        def rank(worker: WorkerView) -> tuple[int, float]:
+            if worker.phase is Phase.PARKED:
+                return 3, worker.since
+            if worker.phase is Phase.SPARE:
+                return 2, worker.since
+            once = not worker.continued and now - worker.since > PROBATION
+            return (0 if once else 1), worker.since
+
+        evictable = (w for w in self.workers.values() if self._evictable(w, ticket, now))
+        return min(evictable, key=rank, default=None)
+
+    def _evictable(self, worker: WorkerView, ticket: _Ticket, now: float) -> bool:
+        owner = self._owners.get(worker.conversation) if worker.conversation is not None else None
+        if owner is not None and owner < ticket.id:
+            return False  # it is about to serve who came earlier
+        if worker.phase is Phase.IDLE and worker.pending:
+            # Background work counts as use, for as long as an idle worker may stay.
+            return self.limits.idle_timeout > 0 and worker.since + self.limits.idle_timeout <= now
+        return worker.phase in {Phase.IDLE, Phase.SPARE, Phase.PARKED}
+
+    def _refill(self, now: float) -> Iterator[Action]:
+        """Keep spares ready, when nobody waits and the CPU is not needed for first turns."""
+        if now < max(self._refill_at, self._blocked_until):
+            return
+        step = self._refill_step()
+        if isinstance(step, WorkerView):
+            unsuited = step.phase is Phase.SPARE and step.launch != self.spare_launch
+            self._refill_at = now + REFILL_DELAY
+            yield self._stop(step, StopReason.UNSUITED if unsuited else StopReason.CAPACITY)
+        elif step:
+            yield self._spawn(self.spare_launch, now)
+
+    def _refill_step(self) -> WorkerView | bool:
+        """Return whom to stop for the spares' sake, or whether to start one; time aside."""
+        if self.draining or any(t.stage is _Stage.WAITING for t in self._tickets.values()):
+            return False
+        target, spares = self.limits.spare_target, self._spares()
+        missing = sum(w.launch == self.spare_launch for w in spares) < target
+        ready = [w for w in spares if w.phase is Phase.SPARE]
+        unsuited = [w for w in ready if w.launch != self.spare_launch]
+        if len(ready) > target or (missing and unsuited):
+            return (unsuited or ready)[0]
+        if not missing or len(self.workers) < self.limits.size:
+            return missing
+        stopping = any(w.phase is Phase.STOPPING for w in self.workers.values())
+        if stopping or sum(w.hot for w in self.workers.values()) <= self.limits.hot_capacity:
+            return False
+        idle = [w for w in self._idle() if not w.pending]
+        return min(idle, key=lambda w: w.since, default=False)
+
+    def _choose_spare_kind(self) -> None:
+        """Follow what new conversations ask for, with a bias to stay: a change costs a start."""
+        for launch, demand in self._demand.items():
+            if demand > 2 * self._demand.get(self.spare_launch, 0.0):
+                self.spare_launch = launch
+
+    # Helpers -------------------------------------------------------------------------------------------
+
+    def _spawn(self, launch: Hashable, now: float, ticket: _Ticket | None = None) -> Action:
+        worker = WorkerView(self._next_worker, launch, since=now)
+        self._next_worker += 1
+        self.workers[worker.id] = worker
+        if ticket is not None:
+            worker.ticket, ticket.worker = ticket.id, worker.id
+            if ticket.want is not None and not ticket.want.fresh:
+                # From the first moment: nobody else may start a process on the same session.
+                worker.conversation = ticket.conversation
+        self._refill_at = now + REFILL_DELAY
+        return Spawn(worker.id, launch)
+
+    def _assign(self, ticket: _Ticket, worker: WorkerView, now: float) -> Action:
+        assert ticket.want is not None
+        hot = worker.phase in {Phase.IDLE, Phase.PARKED}
+        worker.phase, worker.ticket, worker.since = Phase.BUSY, ticket.id, now
+        worker.conversation, worker.fit = ticket.conversation, ticket.want.fit
+        worker.continued |= hot or not ticket.want.fresh
+        ticket.stage, ticket.worker = _Stage.SERVED, worker.id
+        if not hot:
+            self._refill_at = now + REFILL_DELAY
+        return Assign(ticket.id, worker.id, hot)
+
+    def _stop(self, worker: WorkerView, reason: StopReason) -> Action:
+        worker.phase, worker.ticket = Phase.STOPPING, None
+        return Stop(worker.id, reason)
+
+    def _worker(self, ticket: _Ticket) -> WorkerView | None:
+        """Return the worker that serves a ticket or is being started for it."""
+        return self.workers.get(ticket.worker) if ticket.worker is not None else None
+
+    def _queue(self) -> list[_Ticket]:
+        """Return the tickets that wait for their conversation or, with none on its way, for a worker."""
+        waiting = {_Stage.LINED, _Stage.WAITING}
+        return [t for t in self._tickets.values() if t.stage in waiting and t.worker is None]
+
+    def _idle(self) -> list[WorkerView]:
+        """Return the idle workers; not those that an admitted ticket is about to ask for."""
+        return [
+            w for w in self.workers.values() if w.phase is Phase.IDLE and w.conversation not in self._owners
+        ]
+
+    def _spares(self) -> list[WorkerView]:
+        """Return the workers that wait for any conversation, those on their way included."""
+        return [
+            w
+            for w in self.workers.values()
+            if w.conversation is None and w.ticket is None and w.phase in {Phase.SPARE, Phase.STARTING}
+        ]

@@ -1,0 +1,422 @@
+"""Settings: frozen dataclasses and one `load()`.
+
+Every setting can be given as a command-line flag, an environment variable or a key of the TOML file, in
+this order of precedence, else it has its default. A field's metadata is the only place that says how: from
+it come the flags and their help, the variables and the file's keys. Times are in milliseconds on the
+outside (names end in `_MS`) and in seconds inside.
+"""
+
+import os
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from claude_coded.errors import ConfigurationError
+
+PREFIX = "CLAUDE_CODED_"
+SYSTEM_CONFIG = Path("/etc/claude-coded/config.toml")
+PERMISSION_MODES = ("bypassPermissions", "acceptEdits", "plan", "dontAsk")
+
+T = TypeVar("T")
+Parser = Callable[[str], Any]
+
+
+def _int(low: int) -> Parser:
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < low:
+            raise ValueError(f"must be at least {low}")
+        return value
+
+    return parse
+
+
+def _seconds(text: str) -> float:
+    value = int(text)
+    if value < 0:
+        raise ValueError("must not be negative")
+    return value / 1000
+
+
+def _bool(text: str) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False}
+    try:
+        return {**words, "off": False, "": False}[text.strip().lower()]
+    except KeyError:
+        raise ValueError("must be true or false") from None
+
+
+def _choice(*choices: str) -> Parser:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
+def _keys(text: str) -> Mapping[str, str]:
+    """Read `name:key` pairs, separated by commas or lines; a `#` starts a comment line."""
+    pairs: dict[str, str] = {}
+    for item in text.replace("\n", ",").split(","):
+        entry = item.strip()
+        if not entry or entry.startswith("#"):
+            continue
+        name, colon, key = entry.partition(":")
+        if not colon or not name.strip() or not key.strip():
+            # The text may hold a secret: the message never quotes it.
+            raise ValueError("must be name:key pairs")
+        pairs[name.strip()] = key.strip()
+    return pairs
+
+
+def setting(
+    variable: str, parse: Parser, default: object, text: str, *, secret: bool = False, unit: str = ""
+) -> Any:  # noqa: ANN401 - dataclasses.field is typed by the annotation that it stands at
+    """Declare one setting: its variable, how it is read, its default (a value or a callable) and its help."""
+    metadata = {"variable": variable, "parse": parse, "help": text, "secret": secret, "unit": unit}
+    if callable(default):
+        derive: Callable[[Mapping[str, str]], object] = default
+        return field(default_factory=lambda: derive(os.environ), metadata={**metadata, "derive": derive})
+    return field(default=default, metadata=metadata)
+
+
+def no_keys(_: Mapping[str, str]) -> Mapping[str, str]:
+    """Return no keys: one tenant for all."""
+    return {}
+
+
+def default_workspace(_: Mapping[str, str]) -> Path:
+    """Return /workspace where it exists (a container), else the current directory."""
+    fixed = Path("/workspace")
+    return fixed if fixed.is_dir() else Path.cwd()
+
+
+def default_state_dir(environment: Mapping[str, str]) -> Path:
+    """Return systemd's state directory, else the user's by the XDG rules."""
+    if directory := environment.get("STATE_DIRECTORY"):
+        return Path(directory.split(":")[0])
+    base = environment.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+    return Path(base) / "claude-coded"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """The TCP side."""
+
+    host: str = setting("HOST", str, "127.0.0.1", "Address to listen on.")
+    port: int = setting("PORT", _int(0), 3000, "TCP port; 0 chooses a free one.")
+    header_hold: float = setting(
+        f"{PREFIX}HEADER_HOLD_MS",
+        _seconds,
+        10.0,
+        "How long the status line waits for the first event, so that early errors have a real status.",
+        unit="ms",
+    )
+    keep_alive: float = setting(
+        f"{PREFIX}KEEP_ALIVE_MS", _seconds, 15.0, "Quiet time of a stream before a comment line.", unit="ms"
+    )
+    max_body_bytes: int = setting(
+        f"{PREFIX}MAX_BODY_BYTES", _int(1024), 33554432, "Largest request body; beyond it 413.", unit="bytes"
+    )
+    body_timeout: float = setting(
+        f"{PREFIX}BODY_TIMEOUT_MS",
+        _seconds,
+        60.0,
+        "Longest time to send a request body; then 408.",
+        unit="ms",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AccessSettings:
+    """Who may call."""
+
+    api_keys: Mapping[str, str] = setting(
+        f"{PREFIX}API_KEYS",
+        _keys,
+        no_keys,
+        "Clients' keys, name:key pairs with commas between; a key's name is a tenant.",
+        secret=True,
+    )
+    api_keys_file: Path | None = setting(
+        f"{PREFIX}API_KEYS_FILE", _path, None, "A file of name:key pairs, one a line."
+    )
+    allow_no_keys: bool = setting(
+        f"{PREFIX}ALLOW_NO_KEYS", _bool, False, "Listen beyond loopback without keys."
+    )
+    allowed_hosts: tuple[str, ...] = setting(
+        f"{PREFIX}ALLOWED_HOSTS",
+        _names,
+        (),
+        "Host names to answer to, beside localhost, IP literals and HOST; * for any.",
+    )
+    allowed_origins: tuple[str, ...] = setting(
+        f"{PREFIX}ALLOWED_ORIGINS", _names, (), "Origins of web pages that may call; * for any."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """The worker processes."""
+
+    size: int = setting(
+        "POOL_SIZE", _int(1), 5, "Most worker processes at once, spares and parked ones included."
+    )
+    idle_timeout: float = setting(
+        "IDLE_TIMEOUT_MS", _seconds, 300.0, "A hot worker idle this long is evicted; 0: never.", unit="ms"
+    )
+    spares: int = setting(
+        f"{PREFIX}SPARE_WORKERS", _int(0), 1, "Workers spawned ahead; none when POOL_SIZE is 1."
+    )
+    queue_size: int = setting(
+        f"{PREFIX}QUEUE_SIZE", _int(0), 64, "Requests that may wait; beyond it 429 at once."
+    )
+    queue_timeout: float = setting(
+        f"{PREFIX}QUEUE_TIMEOUT_MS", _seconds, 60.0, "Longest wait for a worker; then 429.", unit="ms"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TurnSettings:
+    """A turn's limits."""
+
+    timeout: float = setting(
+        f"{PREFIX}TURN_TIMEOUT_MS", _seconds, 3600.0, "A turn longer than this is interrupted.", unit="ms"
+    )
+    drain_timeout: float = setting(
+        f"{PREFIX}DRAIN_TIMEOUT_MS", _seconds, 60.0, "How long running turns may go on at a stop.", unit="ms"
+    )
+    upstream_retries: int = setting(
+        f"{PREFIX}UPSTREAM_RETRIES",
+        _int(0),
+        3,
+        "Tries after 429, 5xx and 529 of the model's API before the client is told.",
+    )
+    tool_activity: str = setting(
+        f"{PREFIX}TOOL_ACTIVITY",
+        _choice("reasoning", "content", "off"),
+        "reasoning",
+        "Where Claude's own tool use shows in the answer: reasoning, content or off.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ClaudeSettings:
+    """The CLI."""
+
+    workspace: Path = setting(
+        "WORKSPACE_DIR", _path, default_workspace, "Claude's working directory (/workspace where it exists)."
+    )
+    binary: str | None = setting(
+        f"{PREFIX}CLAUDE_BIN",
+        str,
+        None,
+        "The Claude Code executable; else claude on PATH, else the one that claude-agent-sdk ships.",
+    )
+    permission_mode: str = setting(
+        f"{PREFIX}PERMISSION_MODE",
+        _choice(*PERMISSION_MODES),
+        "bypassPermissions",
+        "What Claude may do unasked: " + ", ".join(PERMISSION_MODES) + ".",
+    )
+    api_key: str | None = setting(
+        "ANTHROPIC_API_KEY",
+        str,
+        None,
+        "The model's key; else any login that the CLI has itself.",
+        secret=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """What the daemon says on stderr."""
+
+    format: str = setting(
+        f"{PREFIX}LOG_FORMAT",
+        _choice("auto", "text", "json"),
+        "auto",
+        "text, json, or auto: text on a terminal, else json.",
+    )
+    level: str = setting(
+        f"{PREFIX}LOG_LEVEL",
+        _choice("debug", "info", "warning", "error"),
+        "info",
+        "debug, info, warning or error.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All of them."""
+
+    server: ServerSettings = field(default_factory=ServerSettings)
+    access: AccessSettings = field(default_factory=AccessSettings)
+    pool: PoolSettings = field(default_factory=PoolSettings)
+    turns: TurnSettings = field(default_factory=TurnSettings)
+    claude: ClaudeSettings = field(default_factory=ClaudeSettings)
+    logs: LogSettings = field(default_factory=LogSettings)
+    state_dir: Path = setting(
+        f"{PREFIX}STATE_DIR", _path, default_state_dir, "Where the daemon keeps its database."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One setting as the outside sees it."""
+
+    variable: str
+    parse: Parser
+    help: str
+    unit: str
+    secret: bool
+    default: object
+    derive: Callable[[Mapping[str, str]], object] | None
+
+    @property
+    def key(self) -> str:
+        """Return the key in the TOML file: `queue_size` for CLAUDE_CODED_QUEUE_SIZE."""
+        return self.variable.removeprefix(PREFIX).lower()
+
+    @property
+    def flag(self) -> str:
+        """Return the command-line flag: `--queue-size` for CLAUDE_CODED_QUEUE_SIZE."""
+        return "--" + self.key.replace("_", "-")
+
+
+def specs() -> Iterator[Spec]:
+    """Yield every setting, in the order of the dataclasses."""
+    for _, item in _walk(Settings):
+        yield _spec(item)
+
+
+def load(
+    flags: Mapping[str, str],
+    environment: Mapping[str, str],
+    config: Path | None = None,
+) -> Settings:
+    """Return the settings. `flags` are by key (`queue_size`), as text.
+
+    Raises ConfigurationError naming the setting and where its value came from.
+    """
+    document = _read_file(config, environment)
+    values = _Values(flags, environment, document)
+    return Settings(
+        server=_build(ServerSettings, values),
+        access=_build(AccessSettings, values),
+        pool=_build(PoolSettings, values),
+        turns=_build(TurnSettings, values),
+        claude=_build(ClaudeSettings, values),
+        logs=_build(LogSettings, values),
+        **_own(Settings, values),
+    )
+
+
+def read_keys(settings: AccessSettings, environment: Mapping[str, str]) -> Mapping[str, str]:
+    """Return all clients' keys by tenant: the setting's, the file's and systemd's credential's."""
+    keys = dict(settings.api_keys)
+    files = [settings.api_keys_file] if settings.api_keys_file else []
+    if directory := environment.get("CREDENTIALS_DIRECTORY"):
+        files += [file for file in [Path(directory) / "api-keys"] if file.exists()]
+    for file in files:
+        try:
+            keys.update(_keys(file.read_text()))
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"API keys in {file}: {error}") from None
+    return keys
+
+
+@dataclass(frozen=True, slots=True)
+class _Values:
+    flags: Mapping[str, str]
+    environment: Mapping[str, str]
+    document: Mapping[str, object]
+
+    def find(self, spec: Spec) -> tuple[str, str] | None:
+        """Return a setting's text and the place that it came from."""
+        if spec.key in self.flags:
+            return self.flags[spec.key], spec.flag
+        if self.environment.get(spec.variable, "") != "":
+            return self.environment[spec.variable], spec.variable
+        if spec.key in self.document:
+            return _as_text(self.document[spec.key]), f"{spec.key} in the configuration file"
+        return None
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(str(item) for item in value)
+    if isinstance(value, dict):
+        return ",".join(f"{name}:{item}" for name, item in value.items())
+    return str(value)
+
+
+def _walk(kind: type) -> Iterator[tuple[str, Field[Any]]]:
+    for item in fields(kind):
+        if "variable" in item.metadata:
+            yield item.name, item
+        else:
+            yield from _walk(cast("type", item.default_factory))
+
+
+def _spec(item: Field[Any]) -> Spec:
+    default = item.default if item.default is not MISSING else None
+    metadata = item.metadata
+    return Spec(
+        metadata["variable"],
+        metadata["parse"],
+        metadata["help"],
+        metadata["unit"],
+        metadata["secret"],
+        default,
+        metadata.get("derive"),
+    )
+
+
+def _own(kind: type, values: _Values) -> dict[str, Any]:
+    """Return the values given for the fields that stand in `kind` itself."""
+    found: dict[str, Any] = {}
+    for item in fields(kind):
+        if "variable" not in item.metadata:
+            continue
+        spec = _spec(item)
+        if (given := values.find(spec)) is not None:
+            text, place = given
+            try:
+                found[item.name] = spec.parse(text)
+            except ValueError as error:
+                shown = "" if spec.secret else f" ({text!r})"
+                raise ConfigurationError(f"{place}{shown}: {error}") from None
+        elif spec.derive is not None:
+            found[item.name] = spec.derive(values.environment)
+    return found
+
+
+def _build(kind: type[T], values: _Values) -> T:
+    return kind(**_own(kind, values))
+
+
+def _read_file(config: Path | None, environment: Mapping[str, str]) -> Mapping[str, object]:
+    named = config or (Path(environment[f"{PREFIX}CONFIG"]) if environment.get(f"{PREFIX}CONFIG") else None)
+    path = named or SYSTEM_CONFIG
+    if named is None and not path.exists():
+        return {}
+    try:
+        document = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"configuration file {path}: {error}") from None
+    unknown = set(document) - {spec.key for spec in specs()}
+    if unknown:
+        raise ConfigurationError(f"configuration file {path}: unknown settings: {', '.join(sorted(unknown))}")
+    return document

@@ -1,0 +1,317 @@
+"""Conversations on disk: SQLite, one thread, numbered migrations.
+
+A finished turn is durable (fsync) when `finish` returns. The mark of a turn that begins survives the death
+of the daemon, not of the machine: there the CLI's transcript is no more durable than that.
+"""
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from claude_coded.errors import ConfigurationError
+from claude_coded.history import Conversation, Span, Unfinished
+from claude_coded.turn import ConversationKey, Message, Profile, Usage
+
+T = TypeVar("T")
+
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE conversations (
+        id INTEGER PRIMARY KEY,
+        tenant TEXT NOT NULL,
+        name TEXT NOT NULL,
+        session TEXT NOT NULL,
+        profile TEXT NOT NULL,
+        workspace TEXT NOT NULL,
+        system TEXT NOT NULL,
+        turns INTEGER NOT NULL,
+        created_at REAL NOT NULL,
+        last_used_at REAL NOT NULL,
+        usage TEXT NOT NULL,
+        UNIQUE (tenant, name)
+    ) STRICT;
+    CREATE INDEX conversations_by_use ON conversations (tenant, last_used_at);
+    CREATE TABLE turns (
+        conversation INTEGER NOT NULL REFERENCES conversations ON DELETE CASCADE,
+        n INTEGER NOT NULL,
+        first_uuid TEXT NOT NULL,
+        last_uuid TEXT NOT NULL,
+        messages TEXT NOT NULL,
+        usage TEXT NOT NULL,
+        finished_at REAL NOT NULL,
+        PRIMARY KEY (conversation, n)
+    ) STRICT;
+    CREATE TABLE unfinished (
+        conversation INTEGER PRIMARY KEY REFERENCES conversations ON DELETE CASCADE,
+        spans TEXT NOT NULL,
+        lead TEXT NOT NULL,
+        asked TEXT NOT NULL,
+        seen TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE facts (
+        name TEXT PRIMARY KEY,
+        value TEXT NOT NULL
+    ) STRICT;
+    """,
+)
+"""Each is run once, in order; `PRAGMA user_version` says how many have been."""
+
+_COLUMNS: Final = """
+    SELECT c.tenant, c.name, c.session, c.profile, c.workspace, c.system, c.turns, c.created_at,
+        c.last_used_at, c.usage, u.spans, u.lead, u.asked, u.seen, c.id
+    FROM conversations c LEFT JOIN unfinished u ON u.conversation = c.id
+"""
+
+
+class Store:
+    """The daemon's database. All methods but `close` may be called from the event loop at any time."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._database: sqlite3.Connection | None = None
+        self._lock: int | None = None
+
+    async def open(self) -> None:
+        """Open or create the database. Raises ConfigurationError that says what is in the way."""
+        try:
+            await self._run(self._open)
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigurationError(f"state directory {self._directory}: {error}") from None
+
+    async def close(self) -> None:
+        """Close the database, after everything that was asked before."""
+        await self._run(self._close)
+        self._thread.shutdown()
+
+    async def load(self, key: ConversationKey) -> Conversation | None:
+        """Return a conversation."""
+        return await self._run(self._load, key)
+
+    async def all(self, tenant: str) -> list[Conversation]:
+        """Return a tenant's conversations, the last used first."""
+        return await self._run(self._all, tenant)
+
+    async def count(self) -> int:
+        """Return how many conversations there are, of all tenants."""
+        return await self._run(self._count)
+
+    async def messages(self, key: ConversationKey) -> tuple[Message, ...]:
+        """Return what was said in the finished turns."""
+        return await self._run(self._messages, key)
+
+    async def begin(self, conversation: Conversation) -> None:
+        """Note that the turn `conversation.unfinished` is about to be asked; the rest is kept with it."""
+        await self._run(self._begin, conversation)
+
+    async def give_up(self, key: ConversationKey, seen: str) -> None:
+        """Note what the client was sent of the unfinished turn."""
+        await self._run(self._give_up, key, seen)
+
+    async def finish(self, key: ConversationKey, said: tuple[Message, ...], usage: Usage, now: float) -> None:
+        """Record the unfinished turn as finished; `said` is all that it adds to the conversation."""
+        await self._run(self._finish, key, said, usage, now)
+
+    async def purge(self, key: ConversationKey) -> Conversation | None:
+        """Forget a conversation and return what it was."""
+        return await self._run(self._purge, key)
+
+    async def fact(self, name: str) -> Any:  # noqa: ANN401 - any JSON
+        """Return a remembered value; None where there is none."""
+        return await self._run(self._fact, name)
+
+    async def remember(self, name: str, value: object) -> None:
+        """Remember a JSON value."""
+        await self._run(self._remember, name, value)
+
+    # In the store's thread -----------------------------------------------------------------------------
+
+    async def _run(self, function: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        assert self._database is not None, "the store is not open"
+        return self._database
+
+    def _open(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError("another claude-coded uses it") from None
+        file = self._directory / "claude-coded.db"
+        file.touch(mode=0o600)
+        database = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA foreign_keys = ON")
+        self._database = database
+        self._migrate()
+
+    def _migrate(self) -> None:
+        (done,) = self._db.execute("PRAGMA user_version").fetchone()
+        if done > len(MIGRATIONS):
+            raise OSError(f"its database is of a newer version ({done}) than this program knows")
+        for number, script in enumerate(MIGRATIONS[done:], done + 1):
+            self._db.executescript(f"BEGIN; {script}; PRAGMA user_version = {number}; COMMIT;")
+
+    def _close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+        if self._lock is not None:
+            os.close(self._lock)
+
+    def _transaction(self, *, durable: bool) -> "_Transaction":
+        # In WAL mode NORMAL survives the death of the process, FULL that of the machine.
+        self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        return _Transaction(self._db)
+
+    def _id(self, key: ConversationKey) -> int | None:
+        row = self._db.execute(
+            "SELECT id FROM conversations WHERE tenant = ? AND name = ?", (key.tenant, key.id)
+        ).fetchone()
+        return row[0] if row else None
+
+    def _load(self, key: ConversationKey) -> Conversation | None:
+        row = self._db.execute(f"{_COLUMNS} WHERE c.tenant = ? AND c.name = ?", (key.tenant, key.id))
+        return next(_conversations(row), None)
+
+    def _all(self, tenant: str) -> list[Conversation]:
+        rows = self._db.execute(f"{_COLUMNS} WHERE c.tenant = ? ORDER BY c.last_used_at DESC", (tenant,))
+        return list(_conversations(rows))
+
+    def _count(self) -> int:
+        count: int = self._db.execute("SELECT count(*) FROM conversations").fetchone()[0]
+        return count
+
+    def _messages(self, key: ConversationKey) -> tuple[Message, ...]:
+        rows = self._db.execute(
+            "SELECT messages FROM turns WHERE conversation = ? ORDER BY n", (self._id(key),)
+        )
+        return tuple(message for (text,) in rows for message in _load_messages(text))
+
+    def _begin(self, conversation: Conversation) -> None:
+        unfinished = conversation.unfinished
+        assert unfinished is not None
+        fields = {
+            "tenant": conversation.key.tenant,
+            "name": conversation.key.id,
+            "session": conversation.session,
+            "profile": _dump(conversation.profile),
+            "workspace": str(conversation.workspace),
+            "system": conversation.system,
+            "turns": conversation.turns,
+            "created_at": conversation.created_at,
+            "last_used_at": conversation.last_used_at,
+            "usage": _dump(conversation.usage),
+        }
+        with self._transaction(durable=False) as database:
+            database.execute(
+                """INSERT INTO conversations (tenant, name, session, profile, workspace, system, turns,
+                    created_at, last_used_at, usage)
+                VALUES (:tenant, :name, :session, :profile, :workspace, :system, :turns,
+                    :created_at, :last_used_at, :usage)
+                ON CONFLICT (tenant, name) DO UPDATE SET session = :session, profile = :profile,
+                    workspace = :workspace, system = :system, last_used_at = :last_used_at""",
+                fields,
+            )
+            database.execute(
+                "INSERT OR REPLACE INTO unfinished VALUES (?, ?, ?, ?, ?)",
+                (
+                    self._id(conversation.key),
+                    _dump(unfinished.spans),
+                    _dump(unfinished.lead),
+                    _dump(unfinished.asked),
+                    unfinished.seen,
+                ),
+            )
+
+    def _give_up(self, key: ConversationKey, seen: str) -> None:
+        with self._transaction(durable=False) as database:
+            database.execute("UPDATE unfinished SET seen = ? WHERE conversation = ?", (seen, self._id(key)))
+
+    def _finish(self, key: ConversationKey, said: tuple[Message, ...], usage: Usage, now: float) -> None:
+        known = self._load(key)
+        if known is None or known.unfinished is None:
+            return  # purged while it ran
+        number, last = self._id(key), known.unfinished.spans[-1]
+        with self._transaction(durable=True) as database:
+            database.execute(
+                "INSERT INTO turns VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (number, known.turns + 1, last.first, last.last, _dump(said), _dump(usage), now),
+            )
+            database.execute("DELETE FROM unfinished WHERE conversation = ?", (number,))
+            database.execute(
+                "UPDATE conversations SET turns = turns + 1, last_used_at = ?, usage = ? WHERE id = ?",
+                (now, _dump(known.usage + usage), number),
+            )
+
+    def _purge(self, key: ConversationKey) -> Conversation | None:
+        known = self._load(key)
+        with self._transaction(durable=True) as database:
+            database.execute("DELETE FROM conversations WHERE tenant = ? AND name = ?", (key.tenant, key.id))
+        return known
+
+    def _fact(self, name: str) -> Any:  # noqa: ANN401 - any JSON
+        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return msgspec.json.decode(row[0]) if row else None
+
+    def _remember(self, name: str, value: object) -> None:
+        with self._transaction(durable=False) as database:
+            database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, _dump(value)))
+
+
+class _Transaction:
+    """All or nothing: sqlite3's own context manager begins none in autocommit mode."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def __enter__(self) -> sqlite3.Connection:
+        self._database.execute("BEGIN IMMEDIATE")
+        return self._database
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._database.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+def _dump(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _load_messages(text: str) -> tuple[Message, ...]:
+    return msgspec.json.decode(text, type=tuple[Message, ...])
+
+
+def _load_spans(text: str) -> tuple[Span, ...]:
+    return msgspec.json.decode(text, type=tuple[Span, ...])
+
+
+def _conversations(rows: Iterable[tuple[Any, ...]]) -> Iterator[Conversation]:
+    for tenant, name, session, profile, workspace, system, turns, created, used, usage, *rest, _ in rows:
+        spans, lead, asked, seen = rest
+        unfinished = (
+            Unfinished(_load_spans(spans), _load_messages(lead), _load_messages(asked), seen)
+            if spans
+            else None
+        )
+        yield Conversation(
+            key=ConversationKey(tenant, name),
+            session=session,
+            profile=msgspec.json.decode(profile, type=Profile),
+            workspace=Path(workspace),
+            system=system,
+            turns=turns,
+            created_at=created,
+            last_used_at=used,
+            usage=msgspec.json.decode(usage, type=Usage),
+            unfinished=unfinished,
+        )

@@ -1,0 +1,145 @@
+"""The neutral vocabulary between the two sides: what a turn is asked, and what comes out of it.
+
+`openai` turns requests into these types and these types into answers; `claude` turns the CLI's messages
+into events. Neither knows the other.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from claude_coded.errors import CodedError
+
+
+class Role(Enum):
+    """Who said a message of the history. System text is no message: it stands beside the chain."""
+
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation."""
+
+    role: Role
+    text: str
+
+
+class Prompting(Enum):
+    """What a client's system text is to the model."""
+
+    APPENDED = "appended"  # follows Claude Code's own prompt
+    REPLACING = "replacing"  # stands in its place
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A kind of worker that a model name chooses.
+
+    `name` is the name under which the API lists it; `model` is what the CLI's `set_model` takes (None:
+    the CLI's default).
+    """
+
+    name: str
+    agent: bool
+    model: str | None = None
+
+    @property
+    def prompting(self) -> Prompting:
+        """Return what the client's system text is: an agent keeps Claude Code's own prompt."""
+        return Prompting.APPENDED if self.agent else Prompting.REPLACING
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ConversationKey:
+    """A conversation's name within its tenant."""
+
+    tenant: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRequest:
+    """One request, checked and in neutral terms.
+
+    `system` is None when the client sent no system text, which leaves an earlier one standing.
+    `messages` end with a user message.
+    """
+
+    key: ConversationKey
+    profile: Profile
+    messages: tuple[Message, ...]
+    system: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one turn. `input` counts everything that the model read, cache reads and writes included."""
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+    cost_usd: float = 0.0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        """Return the sum, field by field."""
+        return Usage(
+            self.input + other.input,
+            self.output + other.output,
+            self.cache_read + other.cache_read,
+            self.cache_write + other.cache_write,
+            self.reasoning + other.reasoning,
+            self.cost_usd + other.cost_usd,
+        )
+
+
+class FinishReason(Enum):
+    """Why the answer ends."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    REFUSAL = "refusal"
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """A piece of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """A piece of the model's thinking."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolActivity:
+    """Claude's own use of a tool: a call when `failure` is None, else how that call failed."""
+
+    name: str
+    summary: str
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnFinished:
+    """The turn ended well; always the last event."""
+
+    reason: FinishReason = FinishReason.STOP
+    usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(frozen=True, slots=True)
+class TurnFailed:
+    """The turn ended badly; always the last event."""
+
+    error: CodedError
+
+
+TurnEvent = TextDelta | ReasoningDelta | ToolActivity | TurnFinished | TurnFailed
+TurnEnd = TurnFinished | TurnFailed

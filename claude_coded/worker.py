@@ -1,0 +1,535 @@
+"""One Claude Code process: it alone changes its state.
+
+The shell around `claude.protocol`: pipes, timers and the process itself. A turn's events are handed over in
+batches, each what came since the last was taken; a reader that does not take them stops the reading, and
+with it, in the end, the CLI.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+from claude_coded.claude.launch import Launch, arguments
+from claude_coded.claude.protocol import Life, Protocol, Setup, WorkerState, message_line, split_batches
+from claude_coded.claude.translate import Translator
+from claude_coded.claude.wire import (
+    Answer,
+    ControlRequest,
+    ControlResponse,
+    Line,
+    LineTooLong,
+    Result,
+    System,
+)
+from claude_coded.errors import CodedError, ModelNotFound, WorkerDied, WorkerStartFailed
+from claude_coded.history import Span
+from claude_coded.turn import Message, Role, TurnEvent, TurnFailed
+
+log = logging.getLogger(__name__)
+
+BUFFER_LIMIT: Final = 512
+"""Events of a turn that wait for their reader before the CLI's output is left in the pipe."""
+
+ANSWER_TIMEOUT: Final = 30.0
+SETTLE_TIMEOUT: Final = 30.0
+EOF_GRACE: Final = 2.0
+TERM_GRACE: Final = 5.0
+KILL_GRACE: Final = 5.0
+"""Seconds: for an answer to a control request, to fall idle after a turn, and for each step of a stop."""
+
+STDERR_KEPT: Final = 8192
+"""Bytes of the CLI's stderr that are kept for error messages."""
+
+MISSING_SESSION: Final = "No conversation found"
+
+
+class SessionMissing(WorkerStartFailed):
+    """The CLI has no transcript of the session that it was to resume."""
+
+
+class RewindRefused(CodedError):
+    """The session could not be taken back to where the conversation stands."""
+
+    status, code = 502, "worker_died"
+
+
+@dataclass(frozen=True, slots=True)
+class Cli:
+    """What all workers have in common. `prefix` is a command that wraps the CLI's own."""
+
+    binary: Path
+    environment: Mapping[str, str]
+    retries: int
+    prefix: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a turn writes: all of it once, in this order.
+
+    `setup` is None for a worker that has its prompt; `model` is chosen before the setup. `back` is taken
+    back from the session, the oldest first; `seeds` go into the history without a call of the model.
+    """
+
+    message: Message
+    uuid: str
+    setup: Setup | None = None
+    model: str | None = None
+    back: Sequence[Span] = ()
+    seeds: Sequence[tuple[Message, str]] = ()
+
+    @property
+    def span(self) -> Span:
+        """Return what has to go when the turn is taken back."""
+        return Span(self.seeds[0][1] if self.seeds else self.uuid, self.uuid)
+
+
+@dataclass(slots=True)
+class Turn:
+    """The events of a turn on their way from the pipe to their reader."""
+
+    ask: Ask
+    _translator: Translator
+    _resume: Callable[[], None]
+    _events: list[TurnEvent] = field(default_factory=list)
+    _waiter: asyncio.Future[None] | None = None
+
+    @property
+    def full(self) -> bool:
+        """Return whether enough waits for the reader."""
+        return len(self._events) > BUFFER_LIMIT
+
+    def add(self, message: Line) -> None:
+        """Translate a message of the CLI."""
+        before = len(self._events)
+        self._events.extend(self._translator.feed(message))
+        if len(self._events) > before:
+            self._wake()
+
+    def fail(self, error: CodedError) -> None:
+        """End the turn badly, unless it has ended."""
+        if not self._translator.ended:
+            self._translator.ended = True
+            self._events.append(TurnFailed(error))
+            self._wake()
+
+    async def take(self) -> list[TurnEvent]:
+        """Return what has come since the last call, at least one event; the turn's end is the last of all."""
+        if not self._events:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        events, self._events = self._events, []
+        self._resume()
+        return events
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Whom a worker tells. `models` gets the CLI's model list whenever one comes by."""
+
+    exited: Callable[["Worker"], None]
+    stirred: Callable[["Worker", bool], None]
+    models: Callable[[list[dict[str, Any]]], None]
+
+
+class Worker:
+    """A process and what is said with it."""
+
+    def __init__(self, number: int, launch: Launch, cli: Cli, watch: Watch) -> None:
+        self.id = number
+        self.launch = launch
+        self.session = launch.session or str(uuid4())
+        self.life = Life(_now())
+        self.served = False  # it answered once: whatever ends it now is no failure to start
+        self.pid: int | None = None
+        self._cli = cli
+        self._watch = watch
+        self._protocol = Protocol()
+        self._answers: dict[str, asyncio.Future[Answer]] = {}
+        self._receipts: dict[str, asyncio.Future[None]] = {}
+        self._turn: Turn | None = None
+        self._stderr: deque[bytes] = deque(maxlen=64)
+        self._running = False
+        self._tasks = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._gone = asyncio.Event()
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._paused = False
+        self._cost = 0.0
+
+    @property
+    def state(self) -> WorkerState:
+        """Return where it stands."""
+        return self.life.state
+
+    @property
+    def pending(self) -> bool:
+        """Return whether it works, or may start to, with nobody asking."""
+        return self._running or self._tasks > 0
+
+    @property
+    def failed_to_start(self) -> bool:
+        """Return whether it ended by itself before it answered anything, for no fault of its session."""
+        stopped = any(step.state is WorkerState.STOPPING for step in self.life.story)
+        missing = MISSING_SESSION in self.stderr
+        return self.state is WorkerState.DEAD and not (self.served or stopped or missing)
+
+    @property
+    def stderr(self) -> str:
+        """Return the last that the CLI said on stderr."""
+        return b"".join(self._stderr)[-STDERR_KEPT:].decode(errors="replace").strip()
+
+    # Life ----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start the process. Raises WorkerStartFailed."""
+        command = [*self._cli.prefix, str(self._cli.binary), *arguments(self.launch, self.session)]
+        try:
+            transport, _ = await asyncio.get_running_loop().subprocess_exec(
+                lambda: _Pipes(self),
+                *command,
+                cwd=self.launch.workspace,
+                env=dict(self._cli.environment),
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._enter(WorkerState.DEAD, "spawn failed")
+            self._gone.set()
+            raise WorkerStartFailed(f"Claude Code could not be started: {error}") from None
+        self._transport = transport
+        self.pid = transport.get_pid()
+        if self.state is WorkerState.SPAWNING:
+            self._enter(WorkerState.SPARE, f"pid {self.pid}")
+
+    def warm_up(self) -> None:
+        """Let a spare load what its first turn needs, and tell the model list."""
+        if self.state is not WorkerState.SPARE:
+            return
+        requests = self._protocol.warm_up()
+        for line, _ in requests:
+            self._write(line)
+        answer = self._expect(requests[-1][1])
+        answer.add_done_callback(self._note_models)
+
+    async def stop(self) -> None:
+        """End the process: stdin EOF, which flushes the transcript; then TERM; then KILL."""
+        if self.state is WorkerState.DEAD:
+            return
+        # A running tool does not notice EOF; TERM makes the CLI clean up its children.
+        gentle = self.state in {WorkerState.SPARE, WorkerState.IDLE} and not self.pending
+        if self.state is not WorkerState.STOPPING:
+            self._enter(WorkerState.STOPPING, "asked to")
+        self._resume_reading()
+        if gentle and (stdin := self._pipe(0)) is not None:
+            stdin.close()
+            if await self._wait_gone(EOF_GRACE):
+                return
+        for number, grace in ((signal.SIGTERM, TERM_GRACE), (signal.SIGKILL, KILL_GRACE)):
+            self._kill(number)
+            if await self._wait_gone(grace):
+                return
+        log.error("a worker survived SIGKILL", extra={"worker": self.id, "pid": self.pid})
+
+    async def _wait_gone(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._gone.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _kill(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if self._transport is not None:
+                self._transport.send_signal(number)
+
+    def _enter(self, state: WorkerState, why: str) -> None:
+        self.life.transition(state, why, _now())
+
+    # Turns ---------------------------------------------------------------------------------------------
+
+    async def begin(self, ask: Ask) -> Turn:
+        """Bring the session to where the message can be asked, ask it, and return the turn.
+
+        After that, and after every error that this raises, `settle` is due for a turn that finished, else
+        `abandon`. Raises SessionMissing and RewindRefused (the session cannot go on), ModelNotFound,
+        WorkerDied and WorkerStartFailed.
+        """
+        translator = Translator(ask.uuid, retries=self._cli.retries, cost_before=self._cost)
+        self._turn = turn = Turn(ask, translator, self._resume_reading)
+        self._idle.clear()
+        if ask.setup is not None:
+            await self._initialize(ask, ask.setup)
+        self._alive()
+        self._enter(WorkerState.BUSY, "turn")
+        await self._take_back(ask.back)
+        for run in split_batches(ask.seeds):
+            await self._seed(run)
+        self._alive()
+        self._write(message_line(ask.message, ask.uuid, query=True))
+        return turn
+
+    def _alive(self) -> None:
+        if self.state in {WorkerState.STOPPING, WorkerState.DEAD}:
+            raise self.death
+
+    async def _initialize(self, ask: Ask, setup: Setup) -> None:
+        """Write what the process needs before its first turn; wait only where an answer decides."""
+        self._alive()
+        self._enter(WorkerState.INITIALIZING, "first turn")
+        chosen = self._request(self._protocol.set_model(ask.model)) if ask.model else None
+        initialized = self._request(self._protocol.initialize(setup))
+        initialized.add_done_callback(self._note_models)
+        if chosen is not None:
+            self._check_model(await self._answer(chosen), ask.model)
+        if self.launch.session or ask.seeds:
+            await self._answer(initialized)
+
+    def _check_model(self, answer: Answer, model: str | None) -> None:
+        if not answer.ok:
+            raise ModelNotFound(f"the model {model!r} cannot be used: {answer.error}", param="model")
+
+    async def _take_back(self, spans: Sequence[Span]) -> None:
+        """Rewind the session to before the first of the spans that it holds."""
+        for span in spans:
+            sent = self._request(self._protocol.rewind(span.first, span.last, interrupt=False))
+            if _rewound(await self._answer(sent)):
+                return
+
+    async def _seed(self, run: Sequence[tuple[Message, str]]) -> None:
+        """Add messages; the CLI acknowledges a user message, which is then the last of them."""
+        data = b"".join(message_line(message, uuid, query=False) for message, uuid in run)
+        message, uuid = run[-1]
+        if message.role is Role.ASSISTANT:
+            self._write(data)
+            return
+        self._receipts[uuid] = receipt = asyncio.get_running_loop().create_future()
+        self._write(data)
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                await receipt
+        except TimeoutError:
+            raise WorkerDied("Claude Code did not take the conversation's history") from None
+        finally:
+            self._receipts.pop(uuid, None)
+
+    async def settle(self) -> bool:
+        """Wait until the CLI is idle after a finished turn; False when it is not to be had."""
+        self._turn = None
+        return await self._fall_idle()
+
+    async def abandon(self) -> bool:
+        """Stop the running turn and take the session back to before it; False when that cannot be had."""
+        turn, self._turn = self._turn, None
+        self._resume_reading()
+        if turn is None or self.state is not WorkerState.BUSY:
+            return False
+        self._enter(WorkerState.INTERRUPTING, "abandoned")
+        span = turn.ask.span
+        sent = self._request(self._protocol.rewind(span.first, span.last, interrupt=True))
+        try:
+            _rewound(await self._answer(sent))
+        except CodedError:
+            return False
+        return await self._fall_idle()
+
+    async def _fall_idle(self) -> bool:
+        try:
+            async with asyncio.timeout(SETTLE_TIMEOUT):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        if self.state not in {WorkerState.BUSY, WorkerState.INTERRUPTING}:
+            return False
+        self._enter(WorkerState.IDLE, "turn ended")
+        return True
+
+    # Talk ----------------------------------------------------------------------------------------------
+
+    def _request(self, command: tuple[bytes, str]) -> asyncio.Future[Answer]:
+        line, request_id = command
+        answer = self._expect(request_id)
+        self._write(line)
+        return answer
+
+    def _expect(self, request_id: str) -> asyncio.Future[Answer]:
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        # Nobody may be waiting any more when the process dies: the exception is then nobody's.
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._answers[request_id] = answer
+        if self.state is WorkerState.DEAD:
+            self._fail_waiting(self.death)
+        return answer
+
+    async def _answer(self, answer: asyncio.Future[Answer]) -> Answer:
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                return await answer
+        except TimeoutError:
+            raise WorkerDied("Claude Code did not answer") from None
+
+    def _note_models(self, answer: asyncio.Future[Answer]) -> None:
+        if not answer.cancelled() and answer.exception() is None:
+            models = (answer.result().response or {}).get("models")
+            if isinstance(models, list):
+                self._watch.models(models)
+
+    def _pipe(self, number: int) -> Any:  # noqa: ANN401 - typeshed has only the base transport
+        return self._transport.get_pipe_transport(number) if self._transport is not None else None
+
+    def _write(self, data: bytes) -> None:
+        if (stdin := self._pipe(0)) is not None and not stdin.is_closing():
+            stdin.write(data)
+
+    def _resume_reading(self) -> None:
+        if self._paused and (stdout := self._pipe(1)) is not None:
+            self._paused = False
+            with contextlib.suppress(RuntimeError):  # the pipe is closing
+                stdout.resume_reading()
+
+    # What comes in (called by the pipes) ---------------------------------------------------------------
+
+    def on_stdout(self, data: bytes) -> None:
+        """Take in what the CLI wrote."""
+        try:
+            for message in self._protocol.receive(data):
+                self._take(message)
+        except LineTooLong:
+            log.exception("a worker's output cannot be read", extra={"worker": self.id})
+            self._kill(signal.SIGKILL)
+        turn = self._turn
+        if turn is not None and turn.full and (stdout := self._pipe(1)) is not None:
+            self._paused = True
+            stdout.pause_reading()
+
+    def _take(self, message: Line) -> None:
+        match message:
+            case ControlResponse(response):
+                self.served = True
+                if (answer := self._answers.pop(response.request_id, None)) and not answer.done():
+                    answer.set_result(response)
+            case ControlRequest():
+                self._write(self._protocol.refuse(message, "this host does not serve such requests"))
+            case System():
+                self._note(message)
+            case Result():
+                self._cost = message.total_cost_usd or self._cost
+                for uuid in message.user_message_uuids if message.num_turns == 0 else ():
+                    if (receipt := self._receipts.get(uuid)) and not receipt.done():
+                        receipt.set_result(None)
+            case _:
+                pass
+        if self._turn is not None:
+            self._turn.add(message)
+
+    def _note(self, message: System) -> None:
+        before = self.pending
+        if message.subtype == "session_state_changed":
+            self._running = message.state == "running"
+            self._idle.clear() if self._running else self._idle.set()
+        elif message.subtype == "background_tasks_changed":
+            self._tasks = len(message.tasks or ())
+        if self._turn is None and self.pending != before:
+            self._watch.stirred(self, self.pending)
+
+    def on_stderr(self, data: bytes) -> None:
+        """Keep what the CLI complains of."""
+        self._stderr.append(data)
+
+    def on_gone(self) -> None:
+        """Take note that the process is gone, or has closed its output, which comes to the same."""
+        if self.state is WorkerState.DEAD:
+            return
+        death = self.death
+        self._enter(WorkerState.DEAD, self._status())
+        self._gone.set()
+        self._idle.set()
+        self._fail_waiting(death)
+        if self._turn is not None:
+            self._turn.fail(death)
+        if self._transport is not None:
+            self._transport.close()
+        self._watch.exited(self)
+
+    def on_output_closed(self) -> None:
+        """Kill a process that lives on with its output closed: nothing can be learnt from it."""
+        if self.state is not WorkerState.DEAD:
+            self._kill(signal.SIGKILL)
+
+    def _status(self) -> str:
+        code = self._transport.get_returncode() if self._transport is not None else None
+        return f"exit status {code}"
+
+    @property
+    def death(self) -> CodedError:
+        """Return the error of whoever counted on this process."""
+        said = f": {self.stderr}" if self.stderr else ""
+        if not self.served and MISSING_SESSION in self.stderr:
+            return SessionMissing(f"Claude Code has lost the session{said}")
+        if not self.served:
+            return WorkerStartFailed(f"Claude Code did not start ({self._status()}){said}", retry_after=1)
+        return WorkerDied(f"the Claude Code process ended in the middle of the turn ({self._status()}){said}")
+
+    def _fail_waiting(self, error: CodedError) -> None:
+        waiting: list[asyncio.Future[Any]] = [*self._answers.values(), *self._receipts.values()]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(error)
+        self._answers.clear()
+
+
+class _Pipes(asyncio.SubprocessProtocol):
+    """Hands what asyncio reads to the worker, with no stream buffers between."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._sinks = {1: worker.on_stdout, 2: worker.on_stderr}
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        self._sinks[fd](data)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        if fd == 1:
+            # The exit is reported next where there is one; a process that lives on is ended.
+            asyncio.get_running_loop().call_later(1.0, self._worker.on_output_closed)
+
+    def process_exited(self) -> None:
+        # A child of the CLI may hold the pipes open: what is left in them is given a moment.
+        asyncio.get_running_loop().call_later(0.5, self._worker.on_gone)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._worker.on_gone()
+
+
+def _rewound(answer: Answer) -> bool:
+    """Return whether something was cut; False when the session does not hold it. Raises RewindRefused."""
+    response = answer.response or {}
+    if response.get("rewound") or response.get("reason") == "target_not_found":
+        return bool(response.get("rewound"))
+    raise RewindRefused(f"the session could not be rewound: {response.get('reason') or answer.error}")
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def die_with_parent(which: Callable[[str], str | None]) -> tuple[str, ...]:
+    """Return the prefix that ends a worker with the daemon, where util-linux is there.
+
+    TERM, not KILL: at TERM the CLI ends the commands that it runs, at KILL they would live on.
+    """
+    setpriv = which("setpriv")
+    return (setpriv, "--pdeathsig", "TERM", "--") if setpriv and os.name == "posix" else ()
