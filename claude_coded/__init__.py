@@ -1,3 +1,39 @@
-"""claude_coded (architecture page to come)."""
+"""claude_coded: an OpenAI-compatible API in front of a pool of live Claude Code processes.
+
+OpenAI's clients are stateless, Claude Code's sessions are stateful. The daemon reconciles the two: the model
+sees what the client said, once, in order, nearly always in a process that is already hot.
+
+Layers; a row sees only the rows below it (checked by import-linter):
+
+    daemon                                  the object graph, its start and its stop; the command line
+    http | offline                          the API on TCP | a scripted Messages API, to try and test with
+    service                                 a turn: planned, asked, recorded, concluded
+    pool                                    the shell around the scheduler
+    worker | store                          one CLI process | conversations in SQLite
+    claude | openai | history | scheduler   pure: no I/O, no clock, no randomness
+    turn                                    the vocabulary between the two sides
+    listener | logs                         our own sockets in Granian | logging
+    settings
+    errors
+
+Who decides what:
+
+- The scheduler decides who gets which worker: `handle(event, now) -> actions`. The pool carries that out.
+  Tickets stand in their conversation's line, then wait for a worker; places are counted in processes.
+- A worker alone changes its state, by one table (`claude.protocol.TRANSITIONS`), and keeps its story.
+- `history.plan` says what a turn writes: which unfinished turn to take back, what to seed, what to ask.
+- The store's word is final: a turn is finished when it is recorded there, which is before its last byte
+  goes out. The CLI's transcript is on disk by then.
+
+A conversation stands at its last finished turn. A turn that is interrupted, fails or loses its client is
+taken back: the live session is rewound to before the turn's first message (`rewind_conversation`, 5 to 30 ms,
+the running turn stopped by the same request), so the worker stays hot. The cut reaches the disk with the next
+message only, so the turn stays noted as unfinished, and a resumed process rewinds again. What the client was
+sent of the answer is seeded before its next question; the same question again replaces the turn. Where a
+session is lost or cannot be rewound, a fresh one is seeded with the stored messages.
+
+A new conversation takes a spare: a process spawned ahead that has no prompt yet. The first `initialize` sets
+it, with the message right behind. A change of system text or model starts the session anew from disk.
+"""
 
 __version__ = "0.1.0"

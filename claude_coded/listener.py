@@ -31,6 +31,9 @@ BACKLOG: Final = 1024
 MAX_CONNECTIONS: Final = 4096
 """Connections served at once, idle ones too; the next one waits in the backlog."""
 
+TRAILING_TIME: Final = 0.5
+"""Seconds that calls of the app have, after the last connection was closed, to end by themselves."""
+
 _NOT_OURS: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
@@ -119,9 +122,8 @@ class Listener:
         self._server = _HandedOverServer(self._call, sock, self._address, header_buffer)
         self._settled = asyncio.Event()
         self._accepting = False
-        self._calls = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._cancelling = False
 
     @property
     def address(self) -> str:
@@ -129,7 +131,7 @@ class Listener:
         return self._address
 
     async def serve(self) -> None:
-        """Serve until `stop()`; return when every call of the app has ended.
+        """Serve until `stop()`; return when the last response, and with it its call of the app, has ended.
 
         Raises granian's FatalError when the app's lifespan startup fails. A cancellation stops as `stop()`
         does and is raised after the last call; a second one abandons what still runs.
@@ -147,7 +149,18 @@ class Listener:
 
     async def _serve(self) -> None:
         await self._server.serve()
-        await self._idle.wait()  # the server waits for connections, which may end before the app's calls do
+        # Every connection is closed, but a call may still be at its last lines, or wait for a disconnect that
+        # will never be reported: the server forgets a receive() that is pending when its last client leaves.
+        if self._calls:
+            _, late = await asyncio.wait(self._calls, timeout=TRAILING_TIME)
+            await self._cancel(late)
+
+    async def _cancel(self, late: set[asyncio.Task[Any]]) -> None:
+        self._cancelling = True
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=TRAILING_TIME)
 
     async def started(self) -> None:
         """Return when requests are accepted; raise RuntimeError when `serve()` ended before that."""
@@ -163,14 +176,16 @@ class Listener:
         if scope["type"] == "lifespan":
             await self._call_lifespan(scope, receive, send)
             return
-        self._calls += 1
-        self._idle.clear()
+        task = asyncio.current_task()
+        assert task is not None
+        self._calls.add(task)
         try:
             await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self._cancelling:
+                raise
         finally:
-            self._calls -= 1
-            if not self._calls:
-                self._idle.set()
+            self._calls.discard(task)
 
     async def _call_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def watched(message: Message) -> None:

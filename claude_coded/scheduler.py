@@ -596,8 +596,7 @@ class Scheduler:
             return (unsuited or ready)[0]
         if not missing or len(self.workers) < self.limits.size:
             return missing
-        stopping = any(w.phase is Phase.STOPPING for w in self.workers.values())
-        if stopping or sum(w.hot for w in self.workers.values()) <= self.limits.hot_capacity:
+        if sum(w.hot for w in self.workers.values()) <= self.limits.hot_capacity:
             return False
         idle = [w for w in self._idle() if not w.pending]
         return min(idle, key=lambda w: w.since, default=False)

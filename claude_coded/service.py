@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 AGENT: Final = Profile("claude-code", agent=True)
 CHAT: Final = Profile("claude-code-chat", agent=False)
 ALIASES: Final = ("sonnet", "opus", "haiku")
+DEFAULT_MODEL: Final = "default"
+"""What the CLI calls its own choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +215,7 @@ class _Run:
         self._turn: Turn | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._text: list[str] = []
+        self._seen: list[str] = []  # what the client was sent of it
         self._failure: CodedError | None = None
 
     async def events(self) -> AsyncIterator[list[TurnEvent]]:
@@ -222,11 +225,14 @@ class _Run:
             turn.fail(self._failure)
         while True:
             events = await turn.take()
-            self._text += [event.text for event in events if isinstance(event, TextDelta)]
+            text = [event.text for event in events if isinstance(event, TextDelta)]
+            self._text += text
             end = events[-1]
             if isinstance(end, TurnFinished):
                 await self._finish(plan, end.usage)
             yield events
+            if self.request.streamed:
+                self._seen += text
             if isinstance(end, TurnFinished | TurnFailed):
                 return
 
@@ -291,7 +297,9 @@ class _Run:
             system = known.system if system is None else system
             launch = replace(launch, workspace=known.workspace)
             if not fresh:
-                launch = launch.resuming(known.session)
+                # A resumed session goes on with its last model unless it is told.
+                back = DEFAULT_MODEL if known.profile.model is not None else None
+                launch = launch.resuming(known.session, profile.model or back)
         if not launch.workspace.is_dir():
             raise WorkspaceGone(f"the conversation's workspace {launch.workspace} does not exist any more")
         return profile, system or "", launch
@@ -321,7 +329,7 @@ class _Run:
             plan.asked[-1],
             uuids[-1],
             setup=None if lease.hot else self._setup(lease, profile, system),
-            model=profile.model,
+            model=None if lease.worker.launch.session else profile.model,
             back=() if lease.hot else back,
             seeds=list(zip(plan.written[:-1], uuids, strict=False)),
         )
@@ -367,7 +375,7 @@ class _Run:
         """Take the session back to before the turn; keep what the client was sent of it."""
         keep = False
         try:
-            await self._service.store.give_up(self.request.key, "".join(self._text))
+            await self._service.store.give_up(self.request.key, "".join(self._seen))
             keep = await lease.worker.abandon()
         finally:
             lease.give_back(keep=keep)

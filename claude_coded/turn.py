@@ -63,13 +63,15 @@ class TurnRequest:
     """One request, checked and in neutral terms.
 
     `system` is None when the client sent no system text, which leaves an earlier one standing.
-    `messages` end with a user message.
+    `messages` end with a user message. `streamed` says whether the client sees the answer as it comes, or
+    not before it is whole.
     """
 
     key: ConversationKey
     profile: Profile
     messages: tuple[Message, ...]
     system: str | None = None
+    streamed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

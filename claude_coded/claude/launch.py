@@ -34,16 +34,18 @@ class Launch:
     """What the arguments of a worker depend on. Spares of one Launch serve any new conversation of it.
 
     `session` is set when the process is to resume one; a fresh process gets its session id at the spawn.
+    `model` is for a resumed one: there `set_model` would leave its command in the history.
     """
 
     agent: bool
     workspace: Path
     permission_mode: str
     session: str | None = None
+    model: str | None = None
 
-    def resuming(self, session: str) -> "Launch":
+    def resuming(self, session: str, model: str | None = None) -> "Launch":
         """Return the launch that goes on with a session on disk."""
-        return replace(self, session=session)
+        return replace(self, session=session, model=model)
 
 
 def arguments(launch: Launch, fresh_session: str) -> list[str]:
@@ -51,6 +53,7 @@ def arguments(launch: Launch, fresh_session: str) -> list[str]:
     args = ["-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose"]
     args += ["--include-partial-messages", "--permission-mode", launch.permission_mode]
     args += ["--resume", launch.session] if launch.session else ["--session-id", fresh_session]
+    args += ["--model", launch.model] if launch.model else []
     if launch.agent:
         return [*args, "--setting-sources", "user,project,local"]
     # No tools, and nothing of the machine's: no CLAUDE.md, hooks, skills, settings files or MCP servers.

@@ -41,6 +41,9 @@ from claude_coded.turn import (
 SUMMARY_LIMIT: Final = 160
 """Longest summary of a tool's input or failure, in characters."""
 
+SYNTHETIC: Final = "<synthetic>"
+"""The `model` of messages that the CLI wrote itself: what it says of an API error, for one."""
+
 REPLY_SEPARATOR: Final = "\n\n"
 RATE_LIMIT_RETRY: Final = 30.0
 OVERLOAD_RETRY: Final = 15.0
@@ -105,7 +108,7 @@ class Translator:
                 yield ReasoningDelta(event.delta.thinking)
             elif event.type == "message_delta":
                 self._stop = event.delta.stop_reason
-                self._refused = self._stop == "refusal"
+                self._refused |= self._stop == "refusal"
         elif event.type == "message_start":
             self._streamed = event.message.id if event.message else ""
             self._start_reply()
@@ -135,17 +138,22 @@ class Translator:
             yield TextDelta(text)
         self._wrote = True
 
+    def _expect_repeat(self) -> None:
+        if self._stop is None:
+            self._repeat = "".join(self._sent)
+
     def _differs(self) -> TurnFailed:
         self.ended = True
         return TurnFailed(UpstreamError("the model's answer broke off and came again differently"))
 
     def _assistant(self, message: Assistant) -> Iterator[TurnEvent]:
-        if message.parent_tool_use_id is not None:
+        if message.parent_tool_use_id is not None or message.message.model == SYNTHETIC:
             return
         whole = message.message.id != self._streamed
         if whole and message.message.id != self._whole:
-            # The CLI fell back to a request without streaming.
+            # The CLI fell back to a request without streaming; what it began to stream comes again.
             self._whole = message.message.id
+            self._expect_repeat()
             self._start_reply()
             self._stop = "end_turn"
         for block in message.message.blocks:
@@ -168,8 +176,7 @@ class Translator:
     def _system(self, message: System) -> Iterator[TurnEvent]:
         if message.subtype != "api_retry":
             return
-        if self._stop is None:
-            self._repeat = "".join(self._sent)
+        self._expect_repeat()
         status = message.error_status
         if status in {401, 403} or message.attempt > self._retries:
             self.ended = True

@@ -80,6 +80,7 @@ class ApiMessage(Struct, frozen=True):
 
     content: str | list[Block] = ""
     id: str = ""
+    model: str = ""
 
     @property
     def blocks(self) -> list[Block]:

@@ -61,6 +61,7 @@ class ChatCompletions:
             profile=self._service.models.profile(chat.model),
             messages=chat.messages,
             system=chat.system,
+            streamed=chat.stream,
         )
         resp.set_header(CONVERSATION_HEADER, request.key.id)
         if chat.ignored:

@@ -286,6 +286,29 @@ def test_serve_outlasts_work_after_a_response() -> None:
     run(test())
 
 
+def test_a_call_that_nothing_can_end_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        ends: list[BaseException] = []
+
+        @with_lifespan
+        async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+            await send(start())
+            await send(body(b"hello"))
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError as error:
+                ends.append(error)
+                raise
+
+        listener = Listener(app, bind_tcp("127.0.0.1", 0))
+        async with serving(listener):
+            await fetch(listener)
+        assert len(ends) == 1
+
+    run(test())
+    assert not caplog.records
+
+
 def test_the_port_is_free_again_after_a_stop() -> None:
     async def test() -> None:
         listener = Listener(hello, bind_tcp("127.0.0.1", 0))

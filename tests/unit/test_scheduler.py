@@ -1225,8 +1225,15 @@ class Pool(RuleBasedStateMachine):
             assert not [p for p in self.processes.values() if self.evictable(p, promised)]
 
     def evictable(self, process: Process, promised: set[str]) -> bool:
-        if process.conversation in promised or (process.phase is Phase.IDLE and process.pending):
+        if process.conversation in promised:
             return False
+        if process.phase is Phase.IDLE and process.pending:
+            timeout = self.scheduler.limits.idle_timeout
+            asked_for = any(
+                a.conversation == process.conversation and a.stage is Stage.ADMITTED
+                for a in self.askers.values()
+            )
+            return timeout > 0 and process.used + timeout <= self.now and not asked_for
         return process.phase in {Phase.SPARE, Phase.IDLE, Phase.PARKED}
 
     @invariant()
@@ -1272,4 +1279,4 @@ class Pool(RuleBasedStateMachine):
 
 
 TestPool = Pool.TestCase
-TestPool.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestPool.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)

@@ -1,0 +1,67 @@
+"""The scripted model, and daemons in front of it."""
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemon import Daemon, Model
+
+Start = Callable[..., Daemon]
+
+_NAMES = count(1)
+
+
+@pytest.fixture(scope="session")
+def served_model() -> Iterator[Model]:
+    model = Model()
+    yield model
+    model.stop()
+
+
+@pytest.fixture
+def model(served_model: Model) -> Model:
+    """The scripted model; what reached it before the test is forgotten."""
+    served_model.forget()
+    return served_model
+
+
+@pytest.fixture(scope="session")
+def daemon(served_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """One daemon with the default settings for all tests that leave it as it was."""
+    directory = tmp_path_factory.mktemp("shared")
+    daemon = Daemon(directory, {"ANTHROPIC_BASE_URL": served_model.url, "CLAUDE_CODED_LOG_LEVEL": "debug"})
+    try:
+        yield daemon.start()
+    finally:
+        daemon.close()
+
+
+@pytest.fixture
+def make(served_model: Model, tmp_path: Path) -> Iterator[Start]:
+    """Return a function that makes a daemon of given settings, not yet started; it's closed after the test."""
+    made: list[Daemon] = []
+
+    def build(*arguments: str, key: str | None = None, **settings: object) -> Daemon:
+        given = {name: str(value) for name, value in settings.items()}
+        directory = tmp_path / f"daemon{next(_NAMES)}"
+        daemon = Daemon(directory, {"ANTHROPIC_BASE_URL": served_model.url, **given}, arguments, key)
+        made.append(daemon)
+        return daemon
+
+    yield build
+    for daemon in made:
+        daemon.close()
+
+
+@pytest.fixture
+def start(make: Start) -> Start:
+    """Return a function that starts a daemon of given settings; it's stopped after the test."""
+    return lambda *arguments, **settings: make(*arguments, **settings).start()
+
+
+@pytest.fixture
+def name() -> str:
+    """A conversation's name that no other test uses."""
+    return f"c{next(_NAMES)}"

@@ -1,0 +1,356 @@
+"""What the benchmarks drive: a scripted model, a daemon, and the same CLI with nothing between.
+
+Both sides run the same binary with the same arguments, environment, workspace and model process, and both
+answers are read by the same loop, which counts patterns of bytes and decodes nothing.
+"""
+
+import contextlib
+import http.client
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+from uuid import uuid4
+
+import orjson
+
+import claude_coded
+from claude_coded.claude.launch import Launch, arguments, environment, find_binary
+from claude_coded.claude.protocol import Protocol, Setup, message_line
+from claude_coded.turn import Message, Role
+from claude_coded.worker import die_with_parent
+from tests.benchmarks.measure import Timing
+
+READ_SIZE: Final = 256 * 1024
+RETRIES: Final = 3
+API_KEY: Final = "sk-ant-test"
+
+ANSWER_TIMEOUT: Final = 60.0
+START_TIMEOUT: Final = 30.0
+STOP_TIMEOUT: Final = 20.0
+"""Seconds: of silence in an answer, for a process to come up, and for one to end after TERM."""
+
+SPARE_AGE: Final = 1.5
+"""Seconds that a spare must have been seen: a younger one is still loading what its first turn needs."""
+
+POLL: Final = 0.05
+SETTLE: Final = 0.05
+"""Seconds between looks at /health, and of rest between turns, for what the CLI does after an answer."""
+
+
+class BenchmarkError(Exception):
+    """Something did not work, so that there is nothing to measure."""
+
+
+# Reading answers ---------------------------------------------------------------------------------------
+
+
+class Scanner:
+    """Counts a pattern in a stream of bytes, across the borders of its pieces too."""
+
+    def __init__(self, pattern: bytes) -> None:
+        self._pattern = pattern
+        self._keep = len(pattern) - 1
+        self._tail = b""
+
+    def feed(self, data: bytes) -> int:
+        """Return how many more there are."""
+        window = self._tail + data
+        self._tail = window[-self._keep :]
+        return window.count(self._pattern)
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Patterns of an answer: each piece of it, its end, and the end of what follows that."""
+
+    delta: bytes
+    end: bytes
+    close: bytes
+
+
+HTTP_MARKS: Final = Marks(b'{"content":', b"data: [DONE]", b"\r\n0\r\n\r\n")
+CLI_MARKS: Final = Marks(b'"text_delta"', b'"type":"result"', b'"state":"idle"')
+
+
+def follow(read: Callable[[], bytes], marks: Marks, started: float) -> Timing:
+    """Read an answer to its close. `started` is a time of `perf_counter`."""
+    delta, end, close = Scanner(marks.delta), Scanner(marks.end), Scanner(marks.close)
+    first = total = 0.0
+    deltas = 0
+    while True:
+        data = read()
+        now = time.perf_counter() - started
+        if found := delta.feed(data):
+            deltas += found
+            first = first or now
+        if end.feed(data):
+            total = now
+        if close.feed(data) and total:
+            return Timing(first, total, deltas)
+
+
+# The two ways to the CLI -------------------------------------------------------------------------------
+
+
+class HttpConversation:
+    """A conversation through the daemon, on one connection."""
+
+    def __init__(self, port: int) -> None:
+        self.name = f"bench-{uuid4().hex}"
+        self._port = port
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=ANSWER_TIMEOUT)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def ask(self, text: str) -> Timing:
+        """Run a turn."""
+        request = self._request(text)
+        started = time.perf_counter()
+        self._socket.sendall(request)
+        head = self._read()
+        if not head.startswith(b"HTTP/1.1 200"):
+            raise BenchmarkError(f"the daemon refused a turn: {head[:600].decode(errors='replace')}")
+        unread = [head]
+        return follow(lambda: unread.pop() if unread else self._read(), HTTP_MARKS, started)
+
+    def close(self) -> None:
+        """Close the connection and have the daemon stop the conversation's worker."""
+        self._socket.close()
+        call(self._port, "DELETE", f"/conversations/{self.name}?purge=true")
+
+    def _request(self, text: str) -> bytes:
+        message = {"role": "user", "content": text}
+        body = orjson.dumps({"model": "claude-code", "stream": True, "messages": [message]})
+        head = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            f"X-Conversation-ID: {self.name}\r\n\r\n"
+        )
+        return head.encode() + body
+
+    def _read(self) -> bytes:
+        data = self._socket.recv(READ_SIZE)
+        if not data:
+            raise BenchmarkError("the daemon closed the connection")
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """How the CLI is run, by the daemon and by us."""
+
+    binary: Path
+    workspace: Path
+    environment: Mapping[str, str]
+
+    def spawn(self) -> "subprocess.Popen[bytes]":
+        """Start the CLI as the daemon would."""
+        launch = Launch(agent=True, workspace=self.workspace, permission_mode="bypassPermissions")
+        return subprocess.Popen(
+            [*die_with_parent(shutil.which), str(self.binary), *arguments(launch, str(uuid4()))],
+            cwd=self.workspace,
+            env=environment(self.environment, api_key=API_KEY, retries=RETRIES),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            bufsize=0,
+        )
+
+
+class DirectConversation:
+    """A conversation with a CLI of our own, on its pipes; the CLI is started by the first turn."""
+
+    def __init__(self, command: Command) -> None:
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def ask(self, text: str) -> Timing:
+        """Run a turn; the first one's time includes the start of the process."""
+        line = message_line(Message(Role.USER, text), str(uuid4()), query=True)
+        started = time.perf_counter()
+        if self._process is None:
+            self._process = self._command.spawn()
+            line = Protocol().initialize(Setup())[0] + line
+        stdin, stdout = _pipes(self._process)
+        stdin.write(line)
+        return follow(_PipeReader(stdout).read, CLI_MARKS, started)
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            stdin, stdout = _pipes(self._process)
+            stdin.close()
+            end(self._process)
+            stdout.close()
+
+
+class _PipeReader:
+    """Reads a pipe, and does not wait for ever."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._number = pipe.fileno()
+        self._poll = select.poll()
+        self._poll.register(self._number, select.POLLIN | select.POLLHUP)
+
+    def read(self) -> bytes:
+        if not self._poll.poll(ANSWER_TIMEOUT * 1000):
+            raise BenchmarkError("the CLI has fallen silent")
+        data = os.read(self._number, READ_SIZE)
+        if not data:
+            raise BenchmarkError("the CLI ended in the middle of an answer")
+        return data
+
+
+def _pipes(process: "subprocess.Popen[bytes]") -> tuple[IO[bytes], IO[bytes]]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    return process.stdin, process.stdout
+
+
+# The processes -----------------------------------------------------------------------------------------
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """End a process of ours and wait until it is gone."""
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def call(port: int, method: str, path: str) -> Any:
+    """Return the JSON that the daemon answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_TIMEOUT)
+    try:
+        connection.request(method, path)
+        return orjson.loads(connection.getresponse().read())
+    finally:
+        connection.close()
+
+
+@contextlib.contextmanager
+def model() -> Iterator[str]:
+    """Serve the scripted model in a process of its own; yields its URL."""
+    command = [*die_with_parent(shutil.which), sys.executable, "-m", "claude_coded.offline"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=_python_environment())
+    try:
+        assert process.stdout is not None
+        said = process.stdout.readline().decode().split()
+        if not said:
+            raise BenchmarkError("the scripted model did not start")
+        yield said[-1]
+    finally:
+        end(process)
+
+
+def _python_environment() -> dict[str, str]:
+    # The same code as ours, installed or not.
+    root = Path(claude_coded.__file__).parents[1]
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": str(root)}
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """A running daemon; `command` is how it runs its CLI."""
+
+    pid: int
+    port: int
+    command: Command
+
+    def health(self) -> Any:
+        """Return what /health says."""
+        return call(self.port, "GET", "/health")
+
+    def converse(self) -> HttpConversation:
+        """Return a new conversation through it."""
+        return HttpConversation(self.port)
+
+    def await_spare(self) -> None:
+        """Wait until a spare has been there for SPARE_AGE and nothing else starts."""
+        deadline = time.monotonic() + START_TIMEOUT
+        since = None
+        while time.monotonic() < deadline:
+            pool = self.health()["pool"]
+            now = time.monotonic()
+            since = (since or now) if pool["spare"] >= 1 and not pool["starting"] else None
+            if since is not None and now - since >= SPARE_AGE:
+                return
+            time.sleep(POLL)
+        raise BenchmarkError("the daemon has no spare")
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time of the daemon's own process, user and system, in seconds."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory(self) -> dict[str, float]:
+        """Return the daemon's own resident memory (rss) and its unshared part (uss), in MB."""
+        lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()[1:]
+        size = {line.split()[0]: int(line.split()[1]) * 1024 / 1e6 for line in lines}
+        return {"rss": size["Rss:"], "uss": size["Private_Clean:"] + size["Private_Dirty:"]}
+
+
+@contextlib.contextmanager
+def daemon(folder: Path, model_url: str, **settings: str) -> Iterator[Daemon]:
+    """Run a daemon in a clean environment with its own home, state and workspace below `folder`."""
+    port = _free_port()
+    variables = _daemon_environment(folder, model_url, port) | settings
+    command = Command(Path(variables["CLAUDE_CODED_CLAUDE_BIN"]), Path(variables["WORKSPACE_DIR"]), variables)
+    log = folder / "daemon.log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [*die_with_parent(shutil.which), sys.executable, "-m", "claude_coded", "serve"],
+            env=variables,
+            cwd=folder,
+            stderr=stderr,
+        )
+    try:
+        running = Daemon(process.pid, port, command)
+        _await_serving(running, process, log)
+        yield running
+    finally:
+        end(process)
+
+
+def _daemon_environment(folder: Path, model_url: str, port: int) -> dict[str, str]:
+    for name in ("home", "state", "workspace"):
+        (folder / name).mkdir(parents=True)
+    return _python_environment() | {
+        "HOME": str(folder / "home"),
+        "IS_SANDBOX": "1",
+        "ANTHROPIC_API_KEY": API_KEY,
+        "ANTHROPIC_BASE_URL": model_url,
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "WORKSPACE_DIR": str(folder / "workspace"),
+        "CLAUDE_CODED_STATE_DIR": str(folder / "state"),
+        "CLAUDE_CODED_CLAUDE_BIN": str(find_binary(None, shutil.which)),
+        "CLAUDE_CODED_UPSTREAM_RETRIES": str(RETRIES),
+        "PORT": str(port),
+        "POOL_SIZE": "5",
+    }
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        number: int = sock.getsockname()[1]
+    return number
+
+
+def _await_serving(running: Daemon, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError):
+            running.health()
+            return
+        time.sleep(POLL)
+    raise BenchmarkError(f"the daemon did not start: {log.read_text()[-2000:]}")

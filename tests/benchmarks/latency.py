@@ -1,0 +1,88 @@
+"""Benchmarks of the time to the first piece of an answer."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from statistics import median
+from typing import Final
+
+from tests.benchmarks.harness import SETTLE, Daemon, DirectConversation, HttpConversation
+from tests.benchmarks.measure import Figure, Interval, Pairs
+
+HOT_TURN_LIMIT: Final = 4.0
+"""Milliseconds that the daemon may add to a hot turn."""
+
+NEW_CONVERSATION_LIMIT: Final = 0.45
+"""A new conversation with a spare ready, to a cold start of the CLI."""
+
+WARM_UP_TURNS: Final = 3
+
+
+def hot_turn(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
+    """Measure what the daemon adds to a hot turn: two conversations a side, equal histories."""
+    with ExitStack() as stack:
+        ours = [stack.enter_context(closing(daemon.converse())) for _ in range(2)]
+        theirs = [stack.enter_context(closing(DirectConversation(daemon.command))) for _ in range(2)]
+        for turn in range(WARM_UP_TURNS):
+            for our, their in zip(ours, theirs, strict=True):
+                our.ask(f"warm up {turn}")
+                their.ask(f"warm up {turn}")
+        daemon.await_spare()
+        pairs = alternate(
+            30 if quick else 100,
+            lambda turn: _first(ours[turn % 2], turn),
+            lambda turn: _first(theirs[turn % 2], turn),
+        )
+    name = "hot-turn"
+    interval = pairs.difference_interval()
+    yield Figure(
+        name,
+        "added by the daemon, median of paired differences",
+        pairs.median_difference * 1000,
+        "ms",
+        HOT_TURN_LIMIT,
+        Interval(interval.low * 1000, interval.high * 1000),
+    )
+    yield from _medians(name, pairs)
+
+
+def _first(conversation: HttpConversation | DirectConversation, turn: int) -> float:
+    """Return the seconds to the first piece of a short answer."""
+    time.sleep(SETTLE)
+    return conversation.ask(f"turn {turn}").first
+
+
+def new_conversation(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
+    """Measure the first turn of a new conversation that finds a spare, against the CLI started for it."""
+
+    def measure(make: Callable[[], HttpConversation | DirectConversation]) -> float:
+        daemon.await_spare()
+        with closing(make()) as conversation:
+            return conversation.ask("hello").first
+
+    pairs = alternate(
+        3 if quick else 10,
+        lambda _: measure(daemon.converse),
+        lambda _: measure(lambda: DirectConversation(daemon.command)),
+    )
+    name = "new-conversation"
+    yield Figure(name, "ratio to a cold start of the CLI", pairs.ratio, "", NEW_CONVERSATION_LIMIT)
+    yield from _medians(name, pairs)
+
+
+def alternate(count: int, ours: Callable[[int], float], theirs: Callable[[int], float]) -> Pairs:
+    """Measure both sides `count` times; who goes first changes with every second pair."""
+    our_values: list[float] = []
+    their_values: list[float] = []
+    for number in range(count):
+        sides = [(ours, our_values), (theirs, their_values)]
+        for measure, values in sides if number // 2 % 2 else reversed(sides):
+            values.append(measure(number))
+    return Pairs(our_values, their_values)
+
+
+def _medians(benchmark: str, pairs: Pairs) -> Iterator[Figure]:
+    if benchmark == "hot-turn":
+        yield Figure(benchmark, "ratio of medians", pairs.ratio, "")
+    yield Figure(benchmark, "first content through the daemon, median", median(pairs.ours) * 1000, "ms")
+    yield Figure(benchmark, "first content from the CLI itself, median", median(pairs.theirs) * 1000, "ms")

@@ -1,0 +1,83 @@
+"""Figures and the statistics behind them: pure."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any, Final
+
+RESAMPLES: Final = 4000
+CONFIDENCE: Final = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One turn as its client saw it; times in seconds from the moment before it was asked.
+
+    `first` is when the first piece of the answer came, `total` when its end came; `deltas` counts the pieces.
+    """
+
+    first: float
+    total: float
+    deltas: int
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A confidence interval, in the unit of its figure."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured number. `limit` is the most that it may be; None: it is shown only."""
+
+    benchmark: str
+    name: str
+    value: float
+    unit: str
+    limit: float | None = None
+    interval: Interval | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Return whether it keeps its limit."""
+        return self.limit is None or self.value <= self.limit
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as JSON knows it."""
+        return {**asdict(self), "holds": self.holds}
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """What two sides took for the same thing, measured in alternation: one value of each a pair."""
+
+    ours: Sequence[float]
+    theirs: Sequence[float]
+
+    @property
+    def differences(self) -> list[float]:
+        """Return ours less theirs, pair by pair."""
+        return [our - their for our, their in zip(self.ours, self.theirs, strict=True)]
+
+    @property
+    def median_difference(self) -> float:
+        """Return the median of the paired differences."""
+        return median(self.differences)
+
+    @property
+    def ratio(self) -> float:
+        """Return the ratio of the medians, ours to theirs."""
+        return median(self.ours) / median(self.theirs)
+
+    def difference_interval(self) -> Interval:
+        """Return the bootstrap interval of the median difference."""
+        dice = random.Random(0)
+        differences = self.differences
+        size = len(differences)
+        medians = sorted(median(dice.choices(differences, k=size)) for _ in range(RESAMPLES))
+        outside = round(RESAMPLES * (1 - CONFIDENCE) / 2)
+        return Interval(medians[outside], medians[-outside - 1])

@@ -1,0 +1,64 @@
+"""The benchmarks by name, and how they are run."""
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tests.benchmarks.harness import Daemon, daemon, model
+from tests.benchmarks.latency import hot_turn, new_conversation
+from tests.benchmarks.measure import Figure
+from tests.benchmarks.memory import memory
+from tests.benchmarks.streams import cpu_per_delta, stream_rate
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """A benchmark; `settings` are those of a daemon of its own, none: it shares the default one."""
+
+    run: Callable[..., Iterator[Figure]]
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+BENCHMARKS: Final[Mapping[str, Benchmark]] = {
+    "hot-turn": Benchmark(hot_turn),
+    "new-conversation": Benchmark(new_conversation),
+    "stream-rate": Benchmark(stream_rate),
+    "cpu-per-delta": Benchmark(cpu_per_delta),
+    # Without spares the whole pool can belong to conversations.
+    "memory": Benchmark(memory, {"CLAUDE_CODED_SPARE_WORKERS": "0"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run came to; `claude` is the CLI's version."""
+
+    figures: Sequence[Figure]
+    claude: str
+
+    @property
+    def holds(self) -> bool:
+        """Return whether every limit was kept."""
+        return all(figure.holds for figure in self.figures)
+
+
+def run(names: Sequence[str], *, quick: bool) -> Outcome:
+    """Run benchmarks, each with a daemon of its own, on one scripted model. Raises BenchmarkError."""
+    figures: list[Figure] = []
+    claude = ""
+    with tempfile.TemporaryDirectory(prefix="claude-coded-") as folder, model() as url:
+        for name in names:
+            benchmark = BENCHMARKS[name]
+            with daemon(Path(folder) / name, url, **benchmark.settings) as running:
+                claude = running.health()["claude"]["version"]
+                figures += _shown(benchmark, running, quick=quick)
+    return Outcome(figures, claude)
+
+
+def _shown(benchmark: Benchmark, running: Daemon, *, quick: bool) -> Iterator[Figure]:
+    for figure in benchmark.run(running, quick=quick):
+        print(f"{figure.benchmark}: {figure.name}: {figure.value:.4g} {figure.unit}", file=sys.stderr)
+        yield figure

@@ -1,0 +1,289 @@
+"""Chat completions: requests in, chunks and completions out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from claude_coded.errors import InvalidRequest, UnsupportedParameter, UpstreamOverloaded
+from claude_coded.openai.chat import Activity, ChunkEncoder, Completion, Envelope, parse_chat
+from claude_coded.openai.fields import FIELDS, Treatment
+from claude_coded.openai.wire import check_conversation_id
+from claude_coded.turn import (
+    FinishReason,
+    Message,
+    ReasoningDelta,
+    Role,
+    TextDelta,
+    ToolActivity,
+    TurnEvent,
+    TurnFailed,
+    TurnFinished,
+    Usage,
+)
+
+HELLO: dict[str, Any] = {"role": "user", "content": "hello"}
+ENVELOPE = Envelope("chatcmpl-1", 7, "claude-code")
+USAGE = Usage(input=10, output=4, cache_read=6, cache_write=1, reasoning=2)
+
+
+def body(**fields: object) -> bytes:
+    return orjson.dumps({"model": "claude-code", "messages": [HELLO], **fields})
+
+
+def test_a_request() -> None:
+    chat = parse_chat(
+        body(
+            model="claude-code:my-chat",
+            messages=[
+                {"role": "system", "content": "one"},
+                {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+                {"role": "assistant", "content": "answer", "refusal": None, "reasoning_content": "hm"},
+                {"role": "developer", "content": "two"},
+                {"role": "user", "content": "c", "name": "joe", "cache_control": {"type": "ephemeral"}},
+            ],
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    assert (chat.model, chat.conversation, chat.system) == ("claude-code", "my-chat", "one\n\ntwo")
+    assert chat.messages == (
+        Message(Role.USER, "a\nb"),
+        Message(Role.ASSISTANT, "answer"),
+        Message(Role.USER, "c"),
+    )
+    assert (chat.stream, chat.include_usage, chat.ignored) == (True, True, [])
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": "hello"}, "messages"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [HELLO, {"content": "x"}]}, "messages[1]"),
+        ({"messages": [{"role": "user", "content": 7}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": "  "}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
+        ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "messages[0].content[0]"),
+        ({"messages": [HELLO, {"role": "assistant", "content": "x"}]}, "messages[1].role"),
+        ({"messages": [{"role": "system", "content": "x"}]}, "messages[0].role"),
+        ({"model": 5}, "model"),
+        ({"model": ""}, "model"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream_options": {"include_usage": 3}}, "stream_options.include_usage"),
+        ({"temperature": 3}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"top_p": -0.1}, "top_p"),
+        ({"presence_penalty": 2.5}, "presence_penalty"),
+    ],
+)
+def test_what_is_wrong_is_named(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_chat(body(**fields))
+    assert caught.value.param == param
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"n": 2}, "n"),
+        ({"stop": "x"}, "stop"),
+        ({"logprobs": True}, "logprobs"),
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"audio": {"voice": "x"}}, "audio"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "t"}]}, "messages[0].role"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+            "messages[0].content[0].type",
+        ),
+        ({"messages": [{"role": "assistant", "tool_calls": [{}]}, HELLO]}, "messages[0].tool_calls"),
+    ],
+)
+def test_what_would_change_the_answers_meaning_is_refused(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(UnsupportedParameter) as caught:
+        parse_chat(body(**fields))
+    assert (caught.value.param, caught.value.code) == (param, "unsupported_parameter")
+
+
+def test_the_rest_is_ignored_by_name() -> None:
+    chat = parse_chat(
+        body(temperature=0.5, seed=1, user="u", n=1, stop=None, tools=[], logprobs=False, made_up={"a": 1})
+    )
+    assert sorted(chat.ignored) == ["made_up", "seed", "temperature", "user"]
+
+
+def test_null_is_the_same_as_absent() -> None:
+    assert parse_chat(body(**dict.fromkeys(set(FIELDS) - {"model", "messages"}))).ignored == []
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b'"x"', b"\xff\xfe", b"[" * 100_000, b'{"model":"x"}'])
+def test_what_is_no_request_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        parse_chat(data)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(FIELDS)) | st.text(max_size=8), JSON, max_size=6))
+def test_no_body_is_an_internal_error(fields: dict[str, Any]) -> None:
+    try:
+        parse_chat(
+            orjson.dumps({"model": "m", "messages": [HELLO], **fields}, option=orjson.OPT_NON_STR_KEYS)
+        )
+    except (InvalidRequest, TypeError) as error:
+        # TypeError: orjson writes no integers of more than 64 bits.
+        assert isinstance(error, InvalidRequest) or "64-bit" in str(error)
+
+
+def test_fields_are_honoured_in_the_types_that_say_so() -> None:
+    honoured = {name for name, rule in FIELDS.items() if rule.treatment is Treatment.HONOURED}
+    assert honoured == {"model", "messages", "stream", "stream_options"}
+
+
+@pytest.mark.parametrize("text", ["a", "My-chat_1.0", "0" * 128])
+def test_conversation_ids(text: str) -> None:
+    assert check_conversation_id(text, "id") == text
+
+
+@pytest.mark.parametrize("text", ["", "-a", ".a", "a b", "a/b", "é", "0" * 129, "a\n"])
+def test_bad_conversation_ids(text: str) -> None:
+    with pytest.raises(InvalidRequest):
+        check_conversation_id(text, "id")
+
+
+# Answers -----------------------------------------------------------------------------------------------
+
+
+def chunks(data: bytes) -> list[Any]:
+    events = data.decode().split("\n\n")
+    assert events.pop() == ""
+    assert all(event.startswith("data: ") for event in events)
+    return [event[6:] if event == "data: [DONE]" else orjson.loads(event[6:]) for event in events]
+
+
+def stream(events: Sequence[TurnEvent], activity: str = "reasoning", *, usage: bool = False) -> list[Any]:
+    encoder = ChunkEncoder(ENVELOPE, activity, include_usage=usage)
+    return chunks(encoder.start() + encoder.encode(events))
+
+
+def deltas(made: list[Any]) -> list[dict[str, Any]]:
+    return [
+        chunk["choices"][0]["delta"] for chunk in made if isinstance(chunk, dict) and chunk.get("choices")
+    ]
+
+
+def test_a_stream() -> None:
+    made = stream([ReasoningDelta("hm"), TextDelta("a\n"), TextDelta('"b"'), TurnFinished(usage=USAGE)])
+    assert deltas(made) == [
+        {"role": "assistant", "content": ""},
+        {"reasoning_content": "hm"},
+        {"content": "a\n"},
+        {"content": '"b"'},
+        {},
+    ]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in made[:-1]] == [None] * 4 + ["stop"]
+    assert made[-1] == "[DONE]"
+    assert {(c["id"], c["created"], c["model"], c["object"]) for c in made[:-1]} == {
+        ("chatcmpl-1", 7, "claude-code", "chat.completion.chunk")
+    }
+    assert all("usage" not in chunk for chunk in made[:-1])
+
+
+def test_usage_comes_last_when_asked_for() -> None:
+    made = stream([TextDelta("a"), TurnFinished(usage=USAGE)], usage=True)
+    assert [chunk["usage"] for chunk in made[:-2]] == [None] * 3
+    assert made[-2]["choices"] == []
+    usage = made[-2]["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (10, 4, 14)
+    assert usage["prompt_tokens_details"]["cached_tokens"] == 6
+    assert usage["completion_tokens_details"]["reasoning_tokens"] == 2
+    assert made[-1] == "[DONE]"
+
+
+def test_an_error_in_a_stream_is_an_event_and_the_last() -> None:
+    made = stream([TextDelta("a"), TurnFailed(UpstreamOverloaded("too much"))])
+    assert made[-1] == {
+        "error": {"message": "too much", "type": "server_error", "param": None, "code": "overloaded"}
+    }
+
+
+@pytest.mark.parametrize(
+    ("where", "content", "reasoning"),
+    [
+        ("reasoning", "ab", "hm\n[Bash] ls\n[Bash failed: exit 1]\n"),
+        ("content", "a\n[Bash] ls\n[Bash failed: exit 1]\nb", "hm"),
+        ("off", "ab", "hm"),
+    ],
+)
+def test_tool_activity_shows_where_the_setting_says(where: str, content: str, reasoning: str) -> None:
+    events = [
+        ReasoningDelta("hm"),
+        TextDelta("a"),
+        ToolActivity("Bash", "ls"),
+        ToolActivity("Bash", "", failure="exit 1"),
+        TextDelta("b"),
+        TurnFinished(),
+    ]
+    made = deltas(stream(events, where))
+    assert "".join(delta.get("content", "") for delta in made) == content
+    assert "".join(delta.get("reasoning_content", "") for delta in made) == reasoning
+
+
+def test_a_completion() -> None:
+    completion = Completion(ENVELOPE, Activity("off"))
+    assert completion.add([ReasoningDelta("hm"), TextDelta("a")]) is None
+    made = completion.add([TextDelta("b"), TurnFinished(FinishReason.REFUSAL, USAGE)])
+    assert made is not None
+    assert made["object"] == "chat.completion"
+    assert made["choices"] == [
+        {
+            "index": 0,
+            "message": {
+                "role": "assistant",
+                "content": "ab",
+                "refusal": None,
+                "annotations": [],
+                "reasoning_content": "hm",
+            },
+            "logprobs": None,
+            "finish_reason": "content_filter",
+        }
+    ]
+    assert made["usage"]["total_tokens"] == 14
+
+
+def test_a_failed_turn_is_no_completion() -> None:
+    with pytest.raises(UpstreamOverloaded):
+        Completion(ENVELOPE, Activity("off")).add([TextDelta("a"), TurnFailed(UpstreamOverloaded("x"))])
+
+
+EVENTS = st.lists(
+    st.builds(TextDelta, st.text())
+    | st.builds(ReasoningDelta, st.text())
+    | st.builds(ToolActivity, st.text(min_size=1), st.text(), st.none() | st.text())
+)
+
+
+@given(events=EVENTS, where=st.sampled_from(["reasoning", "content", "off"]))
+def test_the_completion_is_the_folded_stream(events: list[TurnEvent], where: str) -> None:
+    ended = [*events, TurnFinished(usage=USAGE)]
+    made = deltas(stream(ended, where))
+    whole = Completion(ENVELOPE, Activity(where)).add(ended)
+    assert whole is not None
+    message = whole["choices"][0]["message"]
+    assert message["content"] == "".join(delta.get("content", "") for delta in made)
+    assert message.get("reasoning_content", "") == "".join(d.get("reasoning_content", "") for d in made)

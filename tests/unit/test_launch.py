@@ -1,0 +1,72 @@
+"""The CLI's executable, arguments and environment."""
+
+from pathlib import Path
+
+import pytest
+
+from claude_coded.claude.launch import Launch, arguments, environment, find_binary, parse_version
+from claude_coded.errors import ConfigurationError
+
+AGENT = Launch(agent=True, workspace=Path("/w"), permission_mode="plan")
+CHAT = Launch(agent=False, workspace=Path("/w"), permission_mode="plan")
+
+
+def test_a_fresh_session_is_named_and_an_old_one_resumed() -> None:
+    fresh = arguments(AGENT, "new-id")
+    assert fresh[fresh.index("--session-id") + 1] == "new-id"
+    resumed = arguments(AGENT.resuming("old-id"), "new-id")
+    assert resumed[resumed.index("--resume") + 1] == "old-id"
+    assert "new-id" not in resumed
+
+
+def test_the_chat_profile_has_no_tools_and_reads_no_files() -> None:
+    args = arguments(CHAT, "s")
+    assert args[args.index("--tools") + 1] == ""
+    assert args[args.index("--setting-sources") + 1] == ""
+    assert {"--safe-mode", "--strict-mcp-config"} <= set(args)
+    assert "--tools" not in arguments(AGENT, "s")
+
+
+def test_the_daemons_own_variables_are_withheld() -> None:
+    base = {
+        "PATH": "/bin",
+        "HTTPS_PROXY": "p",
+        "ANTHROPIC_BASE_URL": "u",
+        "CLAUDE_CONFIG_DIR": "d",
+        "CLAUDE_CODED_API_KEYS": "a:secret",
+        "CLAUDECODE": "1",
+        "CLAUDE_CODE_ENTRYPOINT": "cli",
+        "NOTIFY_SOCKET": "/run/n",
+        "WATCHDOG_USEC": "1",
+        "LISTEN_FDS": "1",
+        "CREDENTIALS_DIRECTORY": "/run/c",
+    }
+    made = environment(base, api_key="k", retries=3)
+    kept = {"PATH", "HTTPS_PROXY", "ANTHROPIC_BASE_URL", "CLAUDE_CONFIG_DIR"}
+    assert kept <= set(made)
+    assert not (set(base) - kept) & set(made)
+    assert made["ANTHROPIC_API_KEY"] == "k"
+    assert made["CLAUDE_CODE_MAX_RETRIES"] == "3"
+
+
+def test_the_binary_is_the_configured_one_else_the_one_on_path() -> None:
+    which = {"/opt/claude": "/opt/claude", "claude": "/usr/bin/claude"}.get
+    assert find_binary("/opt/claude", which) == Path("/opt/claude")
+    assert find_binary(None, which) == Path("/usr/bin/claude")
+    with pytest.raises(ConfigurationError, match="CLAUDE_CODED_CLAUDE_BIN"):
+        find_binary("/nowhere", which)
+
+
+def test_without_one_on_path_it_is_the_sdks() -> None:
+    found = find_binary(None, lambda name: name if name.startswith("/") else None)
+    assert found.name == "claude"
+    with pytest.raises(ConfigurationError, match="install"):
+        find_binary(None, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [("2.1.330 (Claude Code)\n", (2, 1, 330)), ("", ()), ("what", ()), ("2.x", ())],
+)
+def test_versions(text: str, version: tuple[int, ...]) -> None:
+    assert parse_version(text) == version

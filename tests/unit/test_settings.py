@@ -1,0 +1,99 @@
+"""Flags, environment, file, defaults."""
+
+from pathlib import Path
+
+import pytest
+
+from claude_coded.errors import ConfigurationError
+from claude_coded.settings import load, read_keys, specs
+
+NOWHERE: dict[str, str] = {"HOME": "/nowhere"}
+
+
+def test_defaults() -> None:
+    settings = load({}, NOWHERE)
+    assert (settings.server.host, settings.server.port) == ("127.0.0.1", 3000)
+    assert (settings.pool.size, settings.pool.spares, settings.pool.idle_timeout) == (5, 1, 300.0)
+    assert settings.turns.timeout == 3600.0
+    assert settings.claude.permission_mode == "bypassPermissions"
+    assert settings.access.api_keys == {}
+
+
+def test_flag_before_environment_before_file_before_default(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("pool_size = 2\nport = 4000\nqueue_size = 7\n")
+    settings = load({"pool_size": "9"}, {"POOL_SIZE": "8", "PORT": "5000"}, file)
+    assert (settings.pool.size, settings.server.port, settings.pool.queue_size) == (9, 5000, 7)
+    assert settings.pool.spares == 1
+
+
+def test_the_file_may_be_named_by_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('api_keys = { joe = "k1", ann = "k2" }\nallowed_hosts = ["a", "b"]\n')
+    settings = load({}, {"CLAUDE_CODED_CONFIG": str(file)})
+    assert settings.access.api_keys == {"joe": "k1", "ann": "k2"}
+    assert settings.access.allowed_hosts == ("a", "b")
+
+
+def test_times_are_milliseconds_outside_and_seconds_inside() -> None:
+    assert load({}, {"IDLE_TIMEOUT_MS": "1500"}).pool.idle_timeout == 1.5
+    assert load({}, {"IDLE_TIMEOUT_MS": "0"}).pool.idle_timeout == 0
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("POOL_SIZE", "0"),
+        ("POOL_SIZE", "five"),
+        ("IDLE_TIMEOUT_MS", "-1"),
+        ("CLAUDE_CODED_TOOL_ACTIVITY", "everywhere"),
+        ("CLAUDE_CODED_ALLOW_NO_KEYS", "maybe"),
+        ("CLAUDE_CODED_PERMISSION_MODE", "yolo"),
+    ],
+)
+def test_a_bad_value_is_named_with_where_it_came_from(variable: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{variable}.*{value}"):
+        load({}, {variable: value})
+
+
+def test_a_secret_is_never_quoted() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load({}, {"CLAUDE_CODED_API_KEYS": "sk-secret-without-a-name"})
+    assert "secret" not in str(caught.value)
+
+
+def test_unknown_settings_in_the_file_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("pool_sise = 3")
+    with pytest.raises(ConfigurationError, match="pool_sise"):
+        load({}, {}, file)
+    with pytest.raises(ConfigurationError, match=r"none\.toml"):
+        load({}, {}, tmp_path / "none.toml")
+
+
+def test_keys_come_from_the_setting_the_file_and_the_credential(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("# people\nann:k2\n\njoe:k3\n")
+    (tmp_path / "api-keys").write_text("bot:k4")
+    environment = {
+        "CLAUDE_CODED_API_KEYS": "joe:k1",
+        "CLAUDE_CODED_API_KEYS_FILE": str(file),
+        "CREDENTIALS_DIRECTORY": str(tmp_path),
+    }
+    settings = load({}, environment)
+    assert read_keys(settings.access, environment) == {"joe": "k3", "ann": "k2", "bot": "k4"}
+
+
+def test_the_state_directory() -> None:
+    assert load({}, {"STATE_DIRECTORY": "/var/lib/x"}).state_dir == Path("/var/lib/x")
+    assert load({}, {"XDG_STATE_HOME": "/s"}).state_dir == Path("/s/claude-coded")
+
+
+def test_every_setting_has_one_name_in_three_forms() -> None:
+    keys = [spec.key for spec in specs()]
+    assert len(set(keys)) == len(keys)
+    for spec in specs():
+        assert spec.flag == "--" + spec.key.replace("_", "-")
+        assert spec.variable.endswith(spec.key.upper())
+        assert spec.help.endswith(".")
+        assert spec.variable.endswith("_MS") == (spec.unit == "ms")

@@ -1,0 +1,160 @@
+"""Conversations on disk."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from claude_coded.errors import ConfigurationError
+from claude_coded.history import Conversation, Span, Unfinished
+from claude_coded.store import MIGRATIONS, Store
+from claude_coded.turn import ConversationKey, Message, Profile, Role, Usage
+
+KEY = ConversationKey("default", "c")
+SAID = (Message(Role.USER, "hello \N{SNOWMAN}"), Message(Role.ASSISTANT, "hi"))
+CONVERSATION = Conversation(
+    key=KEY,
+    session="s1",
+    profile=Profile("haiku", agent=True, model="haiku"),
+    workspace=Path("/w"),
+    system="be brief",
+    turns=0,
+    created_at=1.5,
+    last_used_at=1.5,
+    usage=Usage(),
+    unfinished=Unfinished((Span("a", "b"),), (), SAID[:1], ""),
+)
+
+
+def with_store(directory: Path, use: Callable[[Store], Coroutine[Any, Any, None]]) -> None:
+    async def run() -> None:
+        store = Store(directory)
+        await store.open()
+        try:
+            await use(store)
+        finally:
+            await store.close()
+
+    asyncio.run(run())
+
+
+def test_a_turn_from_its_beginning_to_its_end_over_restarts(tmp_path: Path) -> None:
+    async def begin(store: Store) -> None:
+        assert await store.load(KEY) is None
+        await store.begin(CONVERSATION)
+
+    async def see(store: Store) -> None:
+        assert await store.load(KEY) == CONVERSATION
+        await store.give_up(KEY, "half")
+
+    async def finish(store: Store) -> None:
+        known = await store.load(KEY)
+        assert known is not None
+        assert known.unfinished is not None
+        assert known.unfinished.seen == "half"
+        await store.finish(KEY, SAID, Usage(input=5, output=2, cost_usd=0.5), 9.0)
+
+    async def end(store: Store) -> None:
+        done = replace(
+            CONVERSATION, turns=1, last_used_at=9.0, usage=Usage(5, 2, cost_usd=0.5), unfinished=None
+        )
+        assert await store.load(KEY) == done
+        assert await store.messages(KEY) == SAID
+
+    for step in (begin, see, finish, end):
+        with_store(tmp_path, step)
+
+
+def test_messages_are_in_the_order_of_the_turns(tmp_path: Path) -> None:
+    async def use(store: Store) -> None:
+        for n in range(12):
+            known = await store.load(KEY) or CONVERSATION
+            await store.begin(replace(known, unfinished=CONVERSATION.unfinished))
+            await store.finish(KEY, (Message(Role.USER, str(n)),), Usage(output=1), float(n))
+        assert [message.text for message in await store.messages(KEY)] == [str(n) for n in range(12)]
+        known = await store.load(KEY)
+        assert known is not None
+        assert (known.turns, known.usage.output) == (12, 12)
+
+    with_store(tmp_path, use)
+
+
+def test_tenants_do_not_see_each_other(tmp_path: Path) -> None:
+    other = ConversationKey("other", "c")
+
+    async def use(store: Store) -> None:
+        await store.begin(CONVERSATION)
+        assert await store.load(other) is None
+        assert await store.all("other") == []
+        await store.purge(other)
+        assert [c.key for c in await store.all("default")] == [KEY]
+
+    with_store(tmp_path, use)
+
+
+def test_purge_forgets_everything_and_a_turn_that_runs_leaves_no_trace(tmp_path: Path) -> None:
+    async def use(store: Store) -> None:
+        await store.begin(CONVERSATION)
+        assert await store.purge(KEY) is not None
+        await store.finish(KEY, SAID, Usage(), 2.0)
+        assert await store.load(KEY) is None
+        assert await store.messages(KEY) == ()
+        assert await store.count() == 0
+
+    with_store(tmp_path, use)
+    with sqlite3.connect(tmp_path / "claude-coded.db") as database:
+        for table in ("conversations", "turns", "unfinished"):
+            assert database.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+    database.close()
+
+
+def test_the_last_used_come_first(tmp_path: Path) -> None:
+    async def use(store: Store) -> None:
+        for n, name in enumerate("bca"):
+            key = ConversationKey("default", name)
+            await store.begin(replace(CONVERSATION, key=key, last_used_at=float(n)))
+        assert [c.key.id for c in await store.all("default")] == ["a", "c", "b"]
+
+    with_store(tmp_path, use)
+
+
+def test_facts(tmp_path: Path) -> None:
+    async def use(store: Store) -> None:
+        assert await store.fact("x") is None
+        await store.remember("x", {"a": [1]})
+        await store.remember("x", {"a": [2]})
+        assert await store.fact("x") == {"a": [2]}
+
+    with_store(tmp_path, use)
+
+
+def test_a_second_daemon_on_the_same_directory_is_refused(tmp_path: Path) -> None:
+    async def use(_: Store) -> None:
+        with pytest.raises(ConfigurationError, match="another claude-coded"):
+            await Store(tmp_path).open()
+
+    with_store(tmp_path, use)
+
+
+def test_a_database_of_the_future_is_left_alone(tmp_path: Path) -> None:
+    async def nothing(_: Store) -> None: ...
+
+    with_store(tmp_path, nothing)
+    with sqlite3.connect(tmp_path / "claude-coded.db") as database:
+        database.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    database.close()
+    with pytest.raises(ConfigurationError, match="newer version"):
+        with_store(tmp_path, nothing)
+
+
+def test_only_the_owner_can_read_it(tmp_path: Path) -> None:
+    async def use(store: Store) -> None:
+        await store.begin(CONVERSATION)
+
+    with_store(tmp_path / "state", use)
+    assert (tmp_path / "state").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "state" / "claude-coded.db").stat().st_mode & 0o077 == 0
