@@ -166,6 +166,7 @@ class Worker:
         self._idle = asyncio.Event()
         self._idle.set()
         self._gone = asyncio.Event()
+        self._spawned = asyncio.Event()  # or failed to
         self._transport: asyncio.SubprocessTransport | None = None
         self._paused = False
         self._cost = 0.0
@@ -208,9 +209,11 @@ class Worker:
         except OSError as error:
             self._enter(WorkerState.DEAD, "spawn failed")
             self._gone.set()
+            self._spawned.set()
             raise WorkerStartFailed(f"Claude Code could not be started: {error}") from None
         self._transport = transport
         self.pid = transport.get_pid()
+        self._spawned.set()
         if self.state is WorkerState.SPAWNING:
             self._enter(WorkerState.SPARE, f"pid {self.pid}")
 
@@ -232,6 +235,7 @@ class Worker:
         gentle = self.state in {WorkerState.SPARE, WorkerState.IDLE} and not self.pending
         if self.state is not WorkerState.STOPPING:
             self._enter(WorkerState.STOPPING, "asked to")
+        await self._spawned.wait()
         self._resume_reading()
         if gentle and (stdin := self._pipe(0)) is not None:
             stdin.close()

@@ -15,8 +15,6 @@ from tests.support.daemon import Daemon, Model, Stream, chat, dialogue, eventual
 LONG = "long [[delay 100]] [[words 200]]"
 HANGING = "hanging [[hang]]"
 
-ONE = {"POOL_SIZE": 1, "CLAUDE_CODED_KEEP_ALIVE_MS": 100}
-
 
 @pytest.fixture(scope="module")
 def one(served_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
@@ -142,14 +140,14 @@ def test_the_same_question_again_is_known_to_the_model_once(
     past = ["first [[say 1]]"] if earlier else []
     for text in past:
         one.ask(text, name)
-    question = "again [[delay 100]] [[words 40]] [[recall]]"
+    question = "again [[delay 30]] [[words 30]] [[recall]]"
     leave_in_mid_stream(one, question, name)
     between(one, name)
     leave_unstreamed(one, model, question, name)
     between(one, name)
-    answer = one.ask("again [[delay 100]] [[words 40]] [[recall]]", name)
+    answer = one.ask(question, name)
     words, recalled = answer.text.split("[", maxsplit=1)
-    assert words.split() == [f"w{index}" for index in range(40)]
+    assert words.split() == [f"w{index}" for index in range(30)]
     assert json.loads(f"[{recalled}") == [*past, question]
     assert [turn["role"] for turn in one.shown(name)["messages"]] == ["user", "assistant"] * (len(past) + 1)
 

@@ -1,5 +1,7 @@
 """Chat completions: requests in, chunks and completions out."""
 
+import contextlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -140,13 +142,9 @@ JSON = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(sorted(FIELDS)) | st.text(max_size=8), JSON, max_size=6))
 def test_no_body_is_an_internal_error(fields: dict[str, Any]) -> None:
-    try:
-        parse_chat(
-            orjson.dumps({"model": "m", "messages": [HELLO], **fields}, option=orjson.OPT_NON_STR_KEYS)
-        )
-    except (InvalidRequest, TypeError) as error:
-        # TypeError: orjson writes no integers of more than 64 bits.
-        assert isinstance(error, InvalidRequest) or "64-bit" in str(error)
+    data = json.dumps({"model": "m", "messages": [HELLO], **fields}).encode()
+    with contextlib.suppress(InvalidRequest):
+        parse_chat(data)
 
 
 def test_fields_are_honoured_in_the_types_that_say_so() -> None:
