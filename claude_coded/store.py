@@ -8,6 +8,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,9 @@ from claude_coded.history import Conversation, Span, Unfinished
 from claude_coded.turn import ConversationKey, Message, Profile, Usage
 
 T = TypeVar("T")
+
+KEPT_IN_MEMORY: Final = 1024
+"""Conversations whose record (not their messages) is kept in memory."""
 
 MIGRATIONS: Final = (
     """
@@ -78,6 +82,8 @@ class Store:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._database: sqlite3.Connection | None = None
         self._lock: int | None = None
+        self._known: OrderedDict[ConversationKey, Conversation] = OrderedDict()
+        self._writes = 0
 
     async def open(self) -> None:
         """Open or create the database. Raises ConfigurationError that says what is in the way."""
@@ -92,8 +98,31 @@ class Store:
         self._thread.shutdown()
 
     async def load(self, key: ConversationKey) -> Conversation | None:
-        """Return a conversation."""
-        return await self._run(self._load, key)
+        """Return a conversation; the last used ones are kept in memory."""
+        if key in self._known:
+            self._known.move_to_end(key)
+            return self._known[key]
+        writes = self._writes
+        known = await self._run(self._load, key)
+        if writes == self._writes:  # else it may be out of date already
+            self._note(key, known)
+        return known
+
+    def _note(self, key: ConversationKey, known: Conversation | None) -> None:
+        if known is None:
+            self._known.pop(key, None)
+            return
+        self._known[key] = known
+        self._known.move_to_end(key)
+        if len(self._known) > KEPT_IN_MEMORY:
+            self._known.popitem(last=False)
+
+    async def _write(
+        self, key: ConversationKey, function: Callable[..., Conversation | None], *args: object
+    ) -> None:
+        self._writes += 1
+        self._known.pop(key, None)
+        self._note(key, await self._run(function, key, *args))
 
     async def all(self, tenant: str) -> list[Conversation]:
         """Return a tenant's conversations, the last used first."""
@@ -109,19 +138,21 @@ class Store:
 
     async def begin(self, conversation: Conversation) -> None:
         """Note that the turn `conversation.unfinished` is about to be asked; the rest is kept with it."""
-        await self._run(self._begin, conversation)
+        await self._write(conversation.key, self._begin, conversation)
 
     async def give_up(self, key: ConversationKey, seen: str) -> None:
         """Note what the client was sent of the unfinished turn."""
-        await self._run(self._give_up, key, seen)
+        await self._write(key, self._give_up, seen)
 
     async def finish(self, key: ConversationKey, said: tuple[Message, ...], usage: Usage, now: float) -> None:
         """Record the unfinished turn as finished; `said` is all that it adds to the conversation."""
-        await self._run(self._finish, key, said, usage, now)
+        await self._write(key, self._finish, said, usage, now)
 
     async def purge(self, key: ConversationKey) -> Conversation | None:
         """Forget a conversation and return what it was."""
-        return await self._run(self._purge, key)
+        known = await self.load(key)
+        await self._write(key, self._purge)
+        return known
 
     async def fact(self, name: str) -> Any:  # noqa: ANN401 - any JSON
         """Return a remembered value; None where there is none."""
@@ -198,12 +229,12 @@ class Store:
         )
         return tuple(message for (text,) in rows for message in _load_messages(text))
 
-    def _begin(self, conversation: Conversation) -> None:
+    def _begin(self, key: ConversationKey, conversation: Conversation) -> Conversation:
         unfinished = conversation.unfinished
         assert unfinished is not None
         fields = {
-            "tenant": conversation.key.tenant,
-            "name": conversation.key.id,
+            "tenant": key.tenant,
+            "name": key.id,
             "session": conversation.session,
             "profile": _dump(conversation.profile),
             "workspace": str(conversation.workspace),
@@ -226,22 +257,26 @@ class Store:
             database.execute(
                 "INSERT OR REPLACE INTO unfinished VALUES (?, ?, ?, ?, ?)",
                 (
-                    self._id(conversation.key),
+                    self._id(key),
                     _dump(unfinished.spans),
                     _dump(unfinished.lead),
                     _dump(unfinished.asked),
                     unfinished.seen,
                 ),
             )
+        return conversation
 
-    def _give_up(self, key: ConversationKey, seen: str) -> None:
+    def _give_up(self, key: ConversationKey, seen: str) -> Conversation | None:
         with self._transaction(durable=False) as database:
             database.execute("UPDATE unfinished SET seen = ? WHERE conversation = ?", (seen, self._id(key)))
+        return self._load(key)
 
-    def _finish(self, key: ConversationKey, said: tuple[Message, ...], usage: Usage, now: float) -> None:
+    def _finish(
+        self, key: ConversationKey, said: tuple[Message, ...], usage: Usage, now: float
+    ) -> Conversation | None:
         known = self._load(key)
         if known is None or known.unfinished is None:
-            return  # purged while it ran
+            return known  # purged while it ran
         number, last = self._id(key), known.unfinished.spans[-1]
         with self._transaction(durable=True) as database:
             database.execute(
@@ -253,12 +288,11 @@ class Store:
                 "UPDATE conversations SET turns = turns + 1, last_used_at = ?, usage = ? WHERE id = ?",
                 (now, _dump(known.usage + usage), number),
             )
+        return self._load(key)
 
-    def _purge(self, key: ConversationKey) -> Conversation | None:
-        known = self._load(key)
+    def _purge(self, key: ConversationKey) -> None:
         with self._transaction(durable=True) as database:
             database.execute("DELETE FROM conversations WHERE tenant = ? AND name = ?", (key.tenant, key.id))
-        return known
 
     def _fact(self, name: str) -> Any:  # noqa: ANN401 - any JSON
         row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()

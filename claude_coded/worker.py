@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 BUFFER_LIMIT: Final = 512
 """Events of a turn that wait for their reader before the CLI's output is left in the pipe."""
 
+SLICE: Final = 0.003
+"""Seconds between two reads of a dense stream: what comes meanwhile is read, and sent on, in one go."""
+
 ANSWER_TIMEOUT: Final = 30.0
 SETTLE_TIMEOUT: Final = 30.0
 EOF_GRACE: Final = 2.0
@@ -169,6 +172,8 @@ class Worker:
         self._spawned = asyncio.Event()  # or failed to
         self._transport: asyncio.SubprocessTransport | None = None
         self._paused = False
+        self._read_at = 0.0
+        self._slice: asyncio.TimerHandle | None = None
         self._cost = 0.0
 
     @property
@@ -273,7 +278,7 @@ class Worker:
         WorkerDied and WorkerStartFailed.
         """
         translator = Translator(ask.uuid, retries=self._cli.retries, cost_before=self._cost)
-        self._turn = turn = Turn(ask, translator, self._resume_reading)
+        self._turn = turn = Turn(ask, translator, self._go_on)
         self._idle.clear()
         if ask.setup is not None:
             await self._initialize(ask, ask.setup)
@@ -398,6 +403,11 @@ class Worker:
         if (stdin := self._pipe(0)) is not None and not stdin.is_closing():
             stdin.write(data)
 
+    def _pause_reading(self) -> None:
+        if not self._paused and (stdout := self._pipe(1)) is not None:
+            self._paused = True
+            stdout.pause_reading()
+
     def _resume_reading(self) -> None:
         if self._paused and (stdout := self._pipe(1)) is not None:
             self._paused = False
@@ -414,10 +424,29 @@ class Worker:
         except LineTooLong:
             log.exception("a worker's output cannot be read", extra={"worker": self.id})
             self._kill(signal.SIGKILL)
-        turn = self._turn
-        if turn is not None and turn.full and (stdout := self._pipe(1)) is not None:
-            self._paused = True
-            stdout.pause_reading()
+        self._pace()
+
+    def _pace(self) -> None:
+        """Leave the pipe alone for a while where its reader has enough, or the stream is dense."""
+        now, last = _now(), self._read_at
+        self._read_at = now
+        if self._turn is None:
+            return
+        if self._turn.full:
+            self._pause_reading()
+        elif now - last < SLICE:
+            self._pause_reading()
+            self._slice = asyncio.get_running_loop().call_later(SLICE, self._end_slice)
+
+    def _end_slice(self) -> None:
+        self._slice = None
+        if self._turn is None or not self._turn.full:
+            self._resume_reading()
+
+    def _go_on(self) -> None:
+        """Read on, now that the reader has taken what there was."""
+        if self._slice is None:
+            self._resume_reading()
 
     def _take(self, message: Line) -> None:
         match message:

@@ -4,7 +4,7 @@ The answer is the main thread's text. A turn of an agent has several replies of 
 between them; their texts are joined by a blank line.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from claude_coded.claude.wire import (
@@ -74,7 +74,8 @@ class Translator:
         self._wrote = False
         self._refused = False
         self._tools: dict[str, str] = {}
-        self._handlers: Mapping[type, Callable[[Any], Iterator[TurnEvent]]] = {
+        self._out: list[TurnEvent] = []
+        self._handlers: Mapping[type, Callable[[Any], None]] = {
             StreamEvent: self._stream_event,
             Assistant: self._assistant,
             User: self._user,
@@ -82,30 +83,32 @@ class Translator:
             Result: self._result,
         }
 
-    def feed(self, message: Line) -> Iterator[TurnEvent]:
-        """Yield the events of one message; none after the end."""
+    def feed(self, message: Line) -> list[TurnEvent]:
+        """Return the events of one message; none after the end."""
         handler = self._handlers.get(type(message))
         if handler is None or self.ended:
-            return
+            return []
         if not self.started:
             self.started = self._begins(message)
         if self.started:
-            yield from handler(message)
+            handler(message)
+        events, self._out = self._out, []
+        return events
 
     def _begins(self, message: Line) -> bool:
         return isinstance(message, System | Result) and self._uuid in message.user_message_uuids
 
     # The model's answer --------------------------------------------------------------------------------
 
-    def _stream_event(self, message: StreamEvent) -> Iterator[TurnEvent]:
+    def _stream_event(self, message: StreamEvent) -> None:
         if message.parent_tool_use_id is not None:
             return
         event = message.event
         if event.delta is not None:
             if event.delta.type == "text_delta":
-                yield from self._text(event.delta.text)
+                self._text(event.delta.text)
             elif event.delta.type == "thinking_delta":
-                yield ReasoningDelta(event.delta.thinking)
+                self._out.append(ReasoningDelta(event.delta.thinking))
             elif event.type == "message_delta":
                 self._stop = event.delta.stop_reason
                 self._refused |= self._stop == "refusal"
@@ -120,12 +123,12 @@ class Translator:
         if not self._repeat:
             self._sent.clear()
 
-    def _text(self, text: str) -> Iterator[TurnEvent]:
-        """Yield the part of a reply's text that was not sent before the connection to the API broke."""
+    def _text(self, text: str) -> None:
+        """Add the part of a reply's text that was not sent before the connection to the API broke."""
         if self._repeat:
             common = min(len(text), len(self._repeat))
             if text[:common] != self._repeat[:common]:
-                yield self._differs()
+                self._differs()
                 return
             self._repeat, text = self._repeat[common:], text[common:]
         if not text:
@@ -133,20 +136,22 @@ class Translator:
         self._sent.append(text)
         if self._separate:
             self._separate = False
-            yield TextDelta(REPLY_SEPARATOR + text)
+            self._out.append(TextDelta(REPLY_SEPARATOR + text))
         else:
-            yield TextDelta(text)
+            self._out.append(TextDelta(text))
         self._wrote = True
 
     def _expect_repeat(self) -> None:
         if self._stop is None:
             self._repeat = "".join(self._sent)
 
-    def _differs(self) -> TurnFailed:
+    def _differs(self) -> None:
         self.ended = True
-        return TurnFailed(UpstreamError("the model's answer broke off and came again differently"))
+        self._out.append(
+            TurnFailed(UpstreamError("the model's answer broke off and came again differently"))
+        )
 
-    def _assistant(self, message: Assistant) -> Iterator[TurnEvent]:
+    def _assistant(self, message: Assistant) -> None:
         if message.parent_tool_use_id is not None or message.message.model == SYNTHETIC:
             return
         whole = message.message.id != self._streamed
@@ -159,46 +164,46 @@ class Translator:
         for block in message.message.blocks:
             if block.type == "tool_use":
                 self._tools[block.id] = block.name
-                yield ToolActivity(block.name, summarize(block.input))
+                self._out.append(ToolActivity(block.name, summarize(block.input)))
             elif whole and block.type == "text":
-                yield from self._text(block.text)
+                self._text(block.text)
 
-    def _user(self, message: User) -> Iterator[TurnEvent]:
+    def _user(self, message: User) -> None:
         if message.parent_tool_use_id is not None:
             return
         for block in message.message.blocks:
             if block.type == "tool_result" and block.is_error:
                 name = self._tools.get(block.tool_use_id, "tool")
-                yield ToolActivity(name, "", failure=_one_line(_result_text(block)))
+                self._out.append(ToolActivity(name, "", failure=_one_line(_result_text(block))))
 
     # Trouble and the end -------------------------------------------------------------------------------
 
-    def _system(self, message: System) -> Iterator[TurnEvent]:
+    def _system(self, message: System) -> None:
         if message.subtype != "api_retry":
             return
         self._expect_repeat()
         status = message.error_status
         if status in {401, 403} or message.attempt > self._retries:
             self.ended = True
-            yield TurnFailed(upstream_error(status, ""))
+            self._out.append(TurnFailed(upstream_error(status, "")))
 
-    def _result(self, message: Result) -> Iterator[TurnEvent]:
+    def _result(self, message: Result) -> None:
         if self._uuid not in message.user_message_uuids:
             return
         self.ended = True
         if message.total_cost_usd is not None:
             self.cost_total = message.total_cost_usd
         if message.is_error or message.subtype != "success":
-            yield TurnFailed(_failure(message))
+            self._out.append(TurnFailed(_failure(message)))
             return
         if self._repeat:
-            yield self._differs()
+            self._differs()
             return
         if not self._wrote and message.result:
             # A reply of the CLI itself, with no message of the model behind it.
-            yield TextDelta(message.result)
+            self._out.append(TextDelta(message.result))
         usage = _usage(message.usage, self.cost_total - self._cost_before)
-        yield TurnFinished(FinishReason.REFUSAL if self._refused else FinishReason.STOP, usage)
+        self._out.append(TurnFinished(FinishReason.REFUSAL if self._refused else FinishReason.STOP, usage))
 
 
 def upstream_error(status: int | None, detail: str) -> CodedError:

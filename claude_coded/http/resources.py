@@ -55,15 +55,18 @@ class ChatCompletions:
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Run a turn."""
+        if (header := req.get_header(CONVERSATION_HEADER)) is not None:
+            resp.set_header(CONVERSATION_HEADER, check_conversation_id(header, CONVERSATION_HEADER))
         chat = parse_chat(await _json_body(req))
+        name = _conversation(header, chat)
+        resp.set_header(CONVERSATION_HEADER, name)
         request = TurnRequest(
-            key=ConversationKey(req.context.tenant, _conversation(req, chat)),
+            key=ConversationKey(req.context.tenant, name),
             profile=self._service.models.profile(chat.model),
             messages=chat.messages,
             system=chat.system,
             streamed=chat.stream,
         )
-        resp.set_header(CONVERSATION_HEADER, request.key.id)
         if chat.ignored:
             resp.set_header(IGNORED_HEADER, ", ".join(sorted(map(_header_safe, chat.ignored))))
         envelope = Envelope(f"chatcmpl-{uuid4().hex}", int(self._service.now()), chat.model)
@@ -256,10 +259,10 @@ async def _json_body(req: Request) -> bytes:
     return bytes(await req.stream.read())
 
 
-def _conversation(req: Request, chat: ChatRequest) -> str:
+def _conversation(header: str | None, chat: ChatRequest) -> str:
     """Return the conversation's id: the header's, the model suffix's, or a new one."""
-    if (header := req.get_header(CONVERSATION_HEADER)) is not None:
-        return check_conversation_id(header, CONVERSATION_HEADER)
+    if header is not None:
+        return header
     if chat.conversation is not None:
         return check_conversation_id(chat.conversation, "model")
     return f"conv-{uuid4().hex}"

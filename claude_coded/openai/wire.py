@@ -15,6 +15,7 @@ DONE: Final = b"data: [DONE]\n\n"
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 
 CONVERSATION_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_LINE_ENDS: Final = tuple((end.encode(), b"\\u%04x" % ord(end)) for end in "\x85\u2028\u2029")
 _PATH: Final = re.compile(r" - at `\$\.?(.*)`$")
 
 
@@ -32,8 +33,13 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 def encode(value: object) -> bytes:
-    """Return JSON."""
-    return orjson.dumps(value)
+    """Return JSON; what Unicode calls a line end is escaped: clients that split events by it break."""
+    data = orjson.dumps(value)
+    if data.isascii():
+        return data
+    for raw, escaped in _LINE_ENDS:
+        data = data.replace(raw, escaped)
+    return data
 
 
 def error_event(error: CodedError) -> bytes:

@@ -91,10 +91,10 @@ def test_a_daemon_killed_in_mid_turn_leaves_no_process_and_keeps_what_was_finish
     streamed, waiting, idle = (f"{name}-{what}" for what in ("streamed", "waiting", "idle"))
     for conversation in (streamed, waiting, idle):
         assert daemon.ask(f"first of {conversation} [[say 1]]", conversation).ok
-    question = 'waiting [[tool Bash {"command": "sleep 62"}]] [[recall]]'
+    question = 'waiting [[tool Bash {"command": "true; sleep 62"}]] [[recall]]'
     with ThreadPoolExecutor() as threads, daemon.stream(f"mine {SLOW}", streamed) as stream:
         threads.submit(lost, daemon, question, waiting)
-        eventually(lambda: any(it.name() == "sleep" for it in daemon.processes()))
+        eventually(lambda: daemon.runs("sleep 62"))
         stream.until("w3 ")
         daemon.kill()
     eventually(lambda: not daemon.processes(), 15)

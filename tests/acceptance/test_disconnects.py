@@ -94,17 +94,11 @@ def test_a_stream_that_has_not_begun_is_ended_too(one: Daemon, model: Model, nam
 def test_a_command_that_runs_is_ended_when_the_client_goes_away(one: Daemon, model: Model, name: str) -> None:
     one.ask("first [[say 1]]", name)
     before = one.workers()
-    text = 'busy [[tool Bash {"command": "echo begun > begun; sleep 61"}]] [[say done]]'
-    begun = one.workspace / "begun"
-
-    def sleeping() -> bool:
-        return any(process.cmdline()[:2] == ["sleep", "61"] for process in one.processes())
-
+    text = 'busy [[tool Bash {"command": "true; sleep 61"}]] [[say done]]'
     with one.stream(text, name) as stream:
-        eventually(begun.exists)
-        eventually(sleeping)
+        eventually(lambda: one.runs("sleep 61"))
         assert stream.response.status_code == 200
-    eventually(lambda: not sleeping(), 5)
+    eventually(lambda: not one.runs("sleep 61"), 5)
     eventually(lambda: one.pool()["idle"] == 1, 5)
     assert one.ask("next [[say ok]]", name).text == "ok"
     assert one.workers() == before

@@ -321,9 +321,13 @@ class Daemon:
             if _home(process) == str(self.home) and _alive(process)
         ]
 
+    def runs(self, command: str) -> bool:
+        """Return whether a process of this command line is among the daemon's descendants."""
+        return any(_command(process) == command for process in self.processes())
+
     def worker_of(self, session: str) -> psutil.Process:
         """Return the CLI process that runs a session."""
-        (worker,) = [it for it in self.workers() if session in it.cmdline()]
+        (worker,) = [it for it in self.workers() if session in _command(it)]
         return worker
 
     # Requests ------------------------------------------------------------------------------------------
@@ -395,6 +399,12 @@ def _alive(process: psutil.Process) -> bool:
 def _executable(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.Error):
         return Path(process.exe()).name
+    return ""
+
+
+def _command(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline())
     return ""
 
 
