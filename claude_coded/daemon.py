@@ -25,6 +25,7 @@ from claude_coded.claude.launch import (
     environment,
     find_binary,
     parse_version,
+    projects_directory,
 )
 from claude_coded.errors import ConfigurationError
 from claude_coded.http.app import create_app
@@ -139,7 +140,8 @@ class Daemon:
         )
         models = Models()
         pool = Pool(limits, cli, launch_of(AGENT, settings), models.learn)
-        return TurnService(store, pool, models, settings, time.time)
+        projects = projects_directory(cli.environment)
+        return TurnService(store, pool, models, settings, projects=projects, wall=time.time)
 
     async def _serve(self, sock: socket.socket, service: TurnService, version: str) -> None:
         settings = self._plan.settings
@@ -248,6 +250,22 @@ def shown_default(spec: Spec) -> str:
     return str(spec.default)
 
 
+def hide_secrets(given: Mapping[str, str]) -> None:
+    """Start anew with secrets in the environment if there are any among the flags: `ps` shows those."""
+    secrets = {spec.flag: spec.variable for spec in specs() if spec.secret and spec.key in given}
+    if not secrets:
+        return
+    arguments = iter(sys.argv[1:])
+    kept = []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if flag in secrets:
+            os.environ[secrets[flag]] = value if equals else next(arguments)
+        else:
+            kept.append(argument)
+    os.execv(sys.executable, [sys.executable, "-m", "claude_coded", *kept])  # noqa: S606 - ourselves
+
+
 class DefaultGroup(click.Group):
     """A group that runs `serve` when no command is named."""
 
@@ -273,6 +291,7 @@ def main() -> None:
 def serve(config: Path | None, offline: bool, **flags: str | None) -> None:
     """Run the daemon (what `claude-coded` alone does)."""
     given = {key: value for key, value in flags.items() if value is not None}
+    hide_secrets(given)
     try:
         settings = load(given, os.environ, config)
         logs.configure(settings.logs.level, settings.logs.format)

@@ -59,7 +59,8 @@ class Pool:
     ) -> None:
         self._scheduler = s.Scheduler(limits, spare)
         self._cli = cli
-        self._watch = Watch(self._exited, self._stirred, models)
+        self._models = models
+        self._watch = Watch(self._exited, self._stirred, self._heard)
         self._workers: dict[int, Worker] = {}
         self._tickets = count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
@@ -67,7 +68,7 @@ class Pool:
         self._handling = False
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._last_failure = "Claude Code did not start"
+        self._failure: str | None = None
         self._empty = asyncio.Event()
 
     def start(self) -> None:
@@ -83,6 +84,11 @@ class Pool:
     def draining(self) -> bool:
         """Return whether nothing new is taken."""
         return self._scheduler.draining
+
+    @property
+    def failure(self) -> str | None:
+        """Return why workers do not start; None once one has answered."""
+        return self._failure
 
     @property
     def views(self) -> list[s.WorkerView]:
@@ -103,6 +109,11 @@ class Pool:
     def evict(self, conversation: ConversationKey) -> None:
         """Release a conversation's worker, at the end of its turn if one runs."""
         self.post(s.EvictRequested(conversation))
+
+    async def released(self, conversation: ConversationKey) -> None:
+        """Wait until no process has the conversation's session any more."""
+        while (view := self._scheduler.of(conversation)) is not None and view.id in self._workers:
+            await self._workers[view.id].gone()
 
     def drain(self) -> None:
         """Take nothing new."""
@@ -199,7 +210,9 @@ class Pool:
             case s.Refusal.EVICTED:
                 return Evicted("the conversation was released while this request waited")
             case s.Refusal.BACKING_OFF:
-                return WorkerStartFailed(self._last_failure, retry_after=retry_after)
+                return WorkerStartFailed(
+                    self._failure or "Claude Code did not start", retry_after=retry_after
+                )
 
     async def _start(self, worker: Worker) -> None:
         try:
@@ -222,8 +235,12 @@ class Pool:
         self.post(s.WorkerExited(worker.id, failed=failed))
 
     def _note_failure(self, worker: Worker, message: str) -> None:
-        self._last_failure = message
+        self._failure = message
         log.error("a worker failed to start", extra={"worker": worker.id, "error": message})
+
+    def _heard(self, models: list[dict[str, Any]]) -> None:
+        self._failure = None
+        self._models(models)
 
     def _stirred(self, worker: Worker, pending: bool) -> None:
         self.post(s.WorkerStirred(worker.id, pending))

@@ -7,9 +7,11 @@ the conversation stands, or stopped.
 
 import asyncio
 import logging
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
@@ -97,15 +99,23 @@ def launch_of(profile: Profile, settings: Settings) -> Launch:
 
 
 class TurnService:
-    """Runs turns. `wall` returns Unix seconds."""
+    """Runs turns. `projects` is where the CLI keeps its transcripts; `wall` returns Unix seconds."""
 
     def __init__(
-        self, store: Store, pool: Pool, models: Models, settings: Settings, wall: Callable[[], float]
+        self,
+        store: Store,
+        pool: Pool,
+        models: Models,
+        settings: Settings,
+        *,
+        projects: Path,
+        wall: Callable[[], float],
     ) -> None:
         self.models = models
         self.store = store
         self.settings = settings
         self._pool = pool
+        self._projects = projects
         self._wall = wall
         self._runs: dict[ConversationKey, _Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -196,7 +206,10 @@ class TurnService:
             run.fail(Evicted("the conversation was released while its turn ran"))
             await run.done.wait()
         if purge:
-            await self.store.purge(key)
+            # A process that ends writes to its transcript to the last.
+            await self._pool.released(key)
+        if purge and (known := await self.store.purge(key)) is not None:
+            await asyncio.to_thread(remove_transcript, self._projects, known.session)
 
     def _listed(self, conversation: Conversation) -> Listed:
         view = next((v for v in self._pool.views if v.conversation == conversation.key and v.hot), None)
@@ -380,6 +393,15 @@ class _Run:
         finally:
             lease.give_back(keep=keep)
             self.done.set()
+
+
+def remove_transcript(projects: Path, session: str) -> None:
+    """Remove what the CLI has on disk of a session: its transcript and what lies beside it."""
+    for path in projects.glob(f"*/{session}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 async def _wait_all(waits: Iterable[Coroutine[Any, Any, Any]], deadline: float) -> None:

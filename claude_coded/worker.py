@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from claude_coded.claude.launch import Launch, arguments
+from claude_coded.claude.launch import Launch, additions, arguments
 from claude_coded.claude.protocol import Life, Protocol, Setup, WorkerState, message_line, split_batches
 from claude_coded.claude.translate import Translator
 from claude_coded.claude.wire import (
@@ -208,7 +208,7 @@ class Worker:
                 lambda: _Pipes(self),
                 *command,
                 cwd=self.launch.workspace,
-                env=dict(self._cli.environment),
+                env={**self._cli.environment, **additions(self.launch)},
                 start_new_session=True,
             )
         except OSError as error:
@@ -252,10 +252,14 @@ class Worker:
                 return
         log.error("a worker survived SIGKILL", extra={"worker": self.id, "pid": self.pid})
 
+    async def gone(self) -> None:
+        """Wait until the process has ended."""
+        await self._gone.wait()
+
     async def _wait_gone(self, seconds: float) -> bool:
         try:
             async with asyncio.timeout(seconds):
-                await self._gone.wait()
+                await self.gone()
         except TimeoutError:
             return False
         return True

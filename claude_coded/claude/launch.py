@@ -75,6 +75,18 @@ def environment(base: Mapping[str, str], *, api_key: str | None, retries: int) -
     return kept
 
 
+def projects_directory(worker_environment: Mapping[str, str]) -> Path:
+    """Return where the CLI keeps its transcripts, a directory for each working directory."""
+    config = worker_environment.get("CLAUDE_CONFIG_DIR")
+    home = worker_environment.get("HOME") or str(Path.home())
+    return (Path(config) if config else Path(home) / ".claude") / "projects"
+
+
+def additions(launch: Launch) -> dict[str, str]:
+    """Return what a launch adds to the environment: a chat is never compacted, its client is told instead."""
+    return {} if launch.agent else {"DISABLE_AUTO_COMPACT": "1"}
+
+
 def find_binary(configured: str | None, which: Callable[[str], str | None]) -> Path:
     """Return the CLI's executable: the configured one, the one on PATH, or the SDK's.
 

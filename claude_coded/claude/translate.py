@@ -147,9 +147,7 @@ class Translator:
 
     def _differs(self) -> None:
         self.ended = True
-        self._out.append(
-            TurnFailed(UpstreamError("the model's answer broke off and came again differently"))
-        )
+        self._out.append(TurnFailed(UpstreamError("the model's answer broke off and came again differently")))
 
     def _assistant(self, message: Assistant) -> None:
         if message.parent_tool_use_id is not None or message.message.model == SYNTHETIC:

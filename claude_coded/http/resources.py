@@ -205,14 +205,15 @@ class Health:
 
     async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Say how the daemon is; 503 when it takes no turns. Callers without a key get no details."""
-        draining = self._service.pool.draining
-        resp.status = falcon.HTTP_503 if draining else falcon.HTTP_200
-        status = "draining" if draining else "ok"
+        pool = self._service.pool
+        status = "draining" if pool.draining else "unhealthy" if pool.failure else "ok"
+        resp.status = falcon.HTTP_200 if status == "ok" else falcon.HTTP_503
         if not req.context.tenant:
             resp.media = {"status": status}
             return
         resp.media = {
             "status": status,
+            **({"reason": pool.failure} if pool.failure else {}),
             "version": self._about.version,
             "uptime_s": round(self._about.now() - self._about.started, 3),
             "claude": {"version": self._about.claude_version},

@@ -99,11 +99,23 @@ def test_a_first_question_that_fails_is_no_part_of_the_conversation(impatient: D
     assert impatient.ask("better [[recall]]", name).said == ["good [[recall]]", "better [[recall]]"]
 
 
-def test_a_prompt_that_is_too_long_is_openais_error_for_it(impatient: Daemon, model: Model, talk: str) -> None:
-    text = "bad [[error 400 saying prompt is too long: 250000 tokens > 200000 maximum]]"
-    answer = impatient.ask(text, talk, model="claude-code-chat")
+TOO_LONG = "bad [[error 400 saying prompt is too long: 250000 tokens > 200000 maximum]]"
+
+
+def test_a_prompt_that_is_too_long_is_openais_error_for_it(impatient: Daemon, talk: str) -> None:
+    said_to_the_client(impatient.ask(TOO_LONG, talk), 400, "context_length_exceeded")
+    assert impatient.ask("other [[say on we go]]", talk).text == "on we go"
+
+
+def test_a_chat_that_is_too_long_is_told_so_and_never_compacted(
+    impatient: Daemon, model: Model, name: str
+) -> None:
+    assert impatient.ask("first [[say 1]]", name, model="claude-code-chat").ok
+    answer = impatient.ask(TOO_LONG, name, model="claude-code-chat")
     said_to_the_client(answer, 400, "context_length_exceeded")
-    goes_on(impatient, talk, "bad")
+    assert len(model.requests()) == 2
+    said = impatient.ask("other [[recall]]", name, model="claude-code-chat").said
+    assert said == ["first [[say 1]]", "other [[recall]]"]
 
 
 def test_a_request_that_the_model_refuses_is_a_400(impatient: Daemon, talk: str) -> None:
