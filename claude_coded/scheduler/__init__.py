@@ -1,0 +1,75 @@
+"""Who gets which worker, when: a pure decision core. `handle(event, now)` returns the actions to carry out.
+
+A request is a ticket. It first waits in its conversation's line (one turn at a time, in order of arrival),
+is then admitted, says which worker would suit it, and waits for one. Every ticket ends in exactly one of
+assigned and rejected, or is withdrawn by who asked. Places are counted in processes, those on their way
+out included.
+"""
+
+from claude_coded.scheduler.core import (
+    BACKOFF_FIRST,
+    BACKOFF_LAST,
+    PROBATION,
+    REFILL_DELAY,
+    Figures,
+    Scheduler,
+    WorkerView,
+)
+from claude_coded.scheduler.vocabulary import (
+    Action,
+    Admit,
+    Assign,
+    DrainRequested,
+    Event,
+    EvictRequested,
+    Limits,
+    Phase,
+    Refusal,
+    Reject,
+    Spawn,
+    Stop,
+    StopReason,
+    Tick,
+    TicketCancelled,
+    TurnEnded,
+    TurnParked,
+    TurnRequested,
+    Want,
+    WorkerExited,
+    WorkerReady,
+    WorkerStirred,
+    WorkerWanted,
+)
+
+__all__ = [
+    "BACKOFF_FIRST",
+    "BACKOFF_LAST",
+    "PROBATION",
+    "REFILL_DELAY",
+    "Action",
+    "Admit",
+    "Assign",
+    "DrainRequested",
+    "Event",
+    "EvictRequested",
+    "Figures",
+    "Limits",
+    "Phase",
+    "Refusal",
+    "Reject",
+    "Scheduler",
+    "Spawn",
+    "Stop",
+    "StopReason",
+    "Tick",
+    "TicketCancelled",
+    "TurnEnded",
+    "TurnParked",
+    "TurnRequested",
+    "Want",
+    "WorkerExited",
+    "WorkerReady",
+    "WorkerStirred",
+    "WorkerView",
+    "WorkerWanted",
+]

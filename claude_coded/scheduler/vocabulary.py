@@ -1,0 +1,215 @@
+"""What the scheduler is told and what it decides: settings, events and actions, as data."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from enum import Enum
+
+from claude_coded.turn import ConversationKey
+
+
+class Phase(Enum):
+    """Where the scheduler holds a worker to be; a process's own states are finer."""
+
+    STARTING = "starting"
+    SPARE = "spare"
+    BUSY = "busy"
+    IDLE = "idle"
+    PARKED = "parked"
+    STOPPING = "stopping"
+
+
+class Refusal(Enum):
+    """Why a ticket was rejected."""
+
+    QUEUE_FULL = "queue_full"
+    QUEUE_TIMEOUT = "queue_timeout"
+    DRAINING = "draining"
+    BACKING_OFF = "backing_off"
+    EVICTED = "evicted"
+
+
+class StopReason(Enum):
+    """Why a worker is stopped."""
+
+    IDLE = "idle"
+    CAPACITY = "capacity"
+    UNSUITED = "unsuited"
+    UNUSABLE = "unusable"
+    EVICTED = "evicted"
+    DRAIN = "drain"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The pool's settings. Times in seconds; `idle_timeout` 0 is never."""
+
+    size: int
+    spares: int = 1
+    idle_timeout: float = 300.0
+    queue_size: int = 64
+    queue_timeout: float = 60.0
+
+    @property
+    def spare_target(self) -> int:
+        """Return how many spares to keep: one place at least is left to conversations."""
+        return min(self.spares, self.size - 1)
+
+    @property
+    def hot_capacity(self) -> int:
+        """Return how many workers may belong to conversations when nobody waits."""
+        return self.size - self.spare_target
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Which worker suits a ticket.
+
+    `fit` is what a hot worker of the conversation must have been set up with. `launch` is how a process
+    for it is started; `fresh` says that any process of that launch serves, a spare included.
+    """
+
+    fit: Hashable
+    launch: Hashable
+    fresh: bool
+
+
+# Events ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRequested:
+    """A request asks for its conversation."""
+
+    ticket: int
+    conversation: ConversationKey
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerWanted:
+    """An admitted ticket says which worker suits it."""
+
+    ticket: int
+    want: Want
+
+
+@dataclass(frozen=True, slots=True)
+class TicketCancelled:
+    """Who asked is gone, or cannot go on; the ticket holds no worker."""
+
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded:
+    """A ticket gives its worker back; `keep` says whether the conversation can go on in it."""
+
+    ticket: int
+    keep: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TurnParked:
+    """A turn waits for its client; the worker keeps it, the conversation is free for the next request."""
+
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """A process runs."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStirred:
+    """A worker works unasked (`pending`: it may start to at any time), or has settled again."""
+
+    worker: int
+    pending: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExited:
+    """A process is gone; `failed` when it never got as far as to serve."""
+
+    worker: int
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EvictRequested:
+    """An operator or client wants a conversation's worker released."""
+
+    conversation: ConversationKey
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRequested:
+    """Nothing new is taken; what runs goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+Event = (
+    TurnRequested
+    | WorkerWanted
+    | TicketCancelled
+    | TurnEnded
+    | TurnParked
+    | WorkerReady
+    | WorkerStirred
+    | WorkerExited
+    | EvictRequested
+    | DrainRequested
+    | Tick
+)
+
+# Actions -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """The ticket has its conversation; a WorkerWanted or TicketCancelled is to follow."""
+
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """The ticket has a worker, `hot` if it has served this conversation; a TurnEnded is to follow."""
+
+    ticket: int
+    worker: int
+    hot: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """The ticket gets none; `retry_after` in seconds."""
+
+    ticket: int
+    reason: Refusal
+    retry_after: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Start a process; a WorkerReady or WorkerExited is to follow."""
+
+    worker: int
+    launch: Hashable
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End a process; a WorkerExited is to follow."""
+
+    worker: int
+    reason: StopReason
+
+
+Action = Admit | Assign | Reject | Spawn | Stop
