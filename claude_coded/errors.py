@@ -137,7 +137,7 @@ class WorkerDied(CodedError):
 
 
 class NotRecorded(CodedError):
-    """The turn ran, and the daemon could not write it down: disk full, or the like."""
+    """The daemon's database cannot be written or read: disk full, or the like."""
 
     status, code = 500, "not_recorded"
 

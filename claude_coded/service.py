@@ -8,7 +8,6 @@ the conversation stands, or stopped.
 import asyncio
 import logging
 import shutil
-import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,6 @@ from claude_coded.errors import (
     Evicted,
     ModelNotFound,
     NotFound,
-    NotRecorded,
     TurnTimeout,
     WorkerDied,
     WorkspaceGone,
@@ -272,10 +270,7 @@ class _Run:
         try:
             return await self._attempt(lost=False)
         except (SessionMissing, RewindRefused) as error:
-            log.warning(
-                "rebuilding a conversation whose session is lost",
-                extra={"conversation": self.request.key.id, "error": error.message},
-            )
+            self._complain("rebuilding a conversation whose session is lost", error)
         await self._conclude_lost()
         return await self._attempt(lost=True)
 
@@ -376,9 +371,9 @@ class _Run:
             await self._service.store.finish(self.request.key, said, usage, self._service.now())
             recorded.set_result(None)
             keep = await lease.worker.settle()
-        except sqlite3.Error as error:
-            log.exception("a turn could not be recorded", extra={"conversation": self.request.key.id})
-            recorded.set_exception(NotRecorded(f"the turn could not be recorded: {error}"))
+        except CodedError as error:
+            self._complain("a turn could not be recorded", error)
+            recorded.set_exception(error)
         finally:
             lease.give_back(keep=keep)
             self._service.part(self)
@@ -390,9 +385,14 @@ class _Run:
         try:
             await self._service.store.give_up(self.request.key, "".join(self._seen))
             keep = await lease.worker.abandon()
+        except CodedError as error:
+            self._complain("what a client saw of its answer could not be recorded", error)
         finally:
             lease.give_back(keep=keep)
             self.done.set()
+
+    def _complain(self, message: str, error: CodedError) -> None:
+        log.warning(message, extra={"conversation": self.request.key.id, "error": error.message})
 
 
 def remove_transcript(projects: Path, session: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from claude_coded.errors import ConfigurationError
+from claude_coded.errors import ConfigurationError, NotRecorded
 from claude_coded.history import Conversation, Span, Unfinished
 from claude_coded.turn import ConversationKey, Message, Profile, Usage
 
@@ -75,7 +75,7 @@ _COLUMNS: Final = """
 
 
 class Store:
-    """The daemon's database. All methods but `close` may be called from the event loop at any time."""
+    """The daemon's database, called from the event loop. All methods raise NotRecorded when it fails."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -89,7 +89,7 @@ class Store:
         """Open or create the database. Raises ConfigurationError that says what is in the way."""
         try:
             await self._run(self._open)
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, NotRecorded) as error:
             raise ConfigurationError(f"state directory {self._directory}: {error}") from None
 
     async def close(self) -> None:
@@ -165,7 +165,10 @@ class Store:
     # In the store's thread -----------------------------------------------------------------------------
 
     async def _run(self, function: Callable[..., T], *args: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+        except sqlite3.Error as error:
+            raise NotRecorded(f"the daemon's database failed: {error}") from error
 
     @property
     def _db(self) -> sqlite3.Connection:

@@ -104,6 +104,7 @@ class Turn:
     _resume: Callable[[], None]
     _events: list[TurnEvent] = field(default_factory=list)
     _waiter: asyncio.Future[None] | None = None
+    produced: int = 0  # how many events there have been
 
     @property
     def full(self) -> bool:
@@ -112,9 +113,9 @@ class Turn:
 
     def add(self, message: Line) -> None:
         """Translate a message of the CLI."""
-        before = len(self._events)
-        self._events.extend(self._translator.feed(message))
-        if len(self._events) > before:
+        if events := self._translator.feed(message):
+            self.produced += len(events)
+            self._events += events
             self._wake()
 
     def fail(self, error: CodedError) -> None:
@@ -368,6 +369,8 @@ class Worker:
         if self.state not in {WorkerState.BUSY, WorkerState.INTERRUPTING}:
             return False
         self._enter(WorkerState.IDLE, "turn ended")
+        # What a turn leaves running in the background may start a turn of its own.
+        self._watch.stirred(self, self.pending)
         return True
 
     # Talk ----------------------------------------------------------------------------------------------
@@ -422,21 +425,24 @@ class Worker:
 
     def on_stdout(self, data: bytes) -> None:
         """Take in what the CLI wrote."""
+        before = self._turn.produced if self._turn is not None else 0
         try:
             for message in self._protocol.receive(data):
                 self._take(message)
         except LineTooLong:
             log.exception("a worker's output cannot be read", extra={"worker": self.id})
             self._kill(signal.SIGKILL)
-        self._pace()
+        if self._turn is not None and self._turn.produced > before:
+            self._pace(self._turn)
 
-    def _pace(self) -> None:
-        """Leave the pipe alone for a while where its reader has enough, or the stream is dense."""
+    def _pace(self, turn: Turn) -> None:
+        """Leave the pipe alone for a while where its reader has enough, or the stream is dense.
+
+        Only reads that made events count: what comes before the first of them must not delay it.
+        """
         now, last = _now(), self._read_at
         self._read_at = now
-        if self._turn is None:
-            return
-        if self._turn.full:
+        if turn.full:
             self._pause_reading()
         elif now - last < SLICE:
             self._pause_reading()

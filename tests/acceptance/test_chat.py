@@ -27,14 +27,20 @@ def named(name: str) -> dict[str, str]:
 def test_a_completion_has_openais_shape(client: openai.OpenAI, name: str) -> None:
     before = int(time.time())
     got = client.chat.completions.create(
-        model="claude-code", messages=[{"role": "user", "content": "[[say hello there]]"}], extra_headers=named(name)
+        model="claude-code",
+        messages=[{"role": "user", "content": "[[say hello there]]"}],
+        extra_headers=named(name),
     )
     assert got.id.startswith("chatcmpl-")
     assert (got.object, got.model) == ("chat.completion", "claude-code")
     assert before - 1 <= got.created <= time.time() + 1
     (choice,) = got.choices
     assert (choice.index, choice.finish_reason, choice.logprobs) == (0, "stop", None)
-    assert (choice.message.role, choice.message.content, choice.message.refusal) == ("assistant", "hello there", None)
+    assert (choice.message.role, choice.message.content, choice.message.refusal) == (
+        "assistant",
+        "hello there",
+        None,
+    )
     assert choice.message.tool_calls is None
 
 
@@ -200,4 +206,7 @@ def test_every_response_names_its_conversation_and_its_request(daemon: Daemon, n
 
 
 def test_the_clients_request_id_is_kept(daemon: Daemon) -> None:
-    assert daemon.request("GET", "/health", headers={"X-Request-ID": "mine.1"}).headers["X-Request-ID"] == "mine.1"
+    assert (
+        daemon.request("GET", "/health", headers={"X-Request-ID": "mine.1"}).headers["X-Request-ID"]
+        == "mine.1"
+    )

@@ -24,7 +24,10 @@ def test_a_conversation_named_by_the_models_suffix_goes_on(daemon: Daemon, name:
 
 def test_the_header_and_the_suffix_name_the_same_conversations(daemon: Daemon, name: str) -> None:
     daemon.ask("one [[say 1]]", name)
-    assert daemon.ask("two [[recall]]", model=f"claude-code:{name}").said == ["one [[say 1]]", "two [[recall]]"]
+    assert daemon.ask("two [[recall]]", model=f"claude-code:{name}").said == [
+        "one [[say 1]]",
+        "two [[recall]]",
+    ]
 
 
 def test_requests_that_name_no_conversation_get_a_new_one_each(daemon: Daemon) -> None:
@@ -75,7 +78,9 @@ def test_the_longest_id_is_taken(daemon: Daemon) -> None:
     assert daemon.ask("[[say yes]]", longest).conversation == longest
 
 
-def test_two_requests_at_once_on_one_conversation_run_in_order(daemon: Daemon, model: Model, name: str) -> None:
+def test_two_requests_at_once_on_one_conversation_run_in_order(
+    daemon: Daemon, model: Model, name: str
+) -> None:
     with ThreadPoolExecutor() as threads:
         first = threads.submit(daemon.ask, "one [[pause 600]] [[recall]]", name)
         eventually(lambda: model.requests("one"))
@@ -87,7 +92,9 @@ def test_two_requests_at_once_on_one_conversation_run_in_order(daemon: Daemon, m
         assert third.result().said[2:] == ["three [[recall]]"]
 
 
-def test_three_interleaved_conversations_recall_every_text_once_and_in_order(daemon: Daemon, name: str) -> None:
+def test_three_interleaved_conversations_recall_every_text_once_and_in_order(
+    daemon: Daemon, name: str
+) -> None:
     names = [f"{name}-{which}" for which in "abc"]
     together = threading.Barrier(len(names))
 

@@ -13,7 +13,9 @@ def expected_words(count: int) -> list[str]:
     return [f"w{index}" for index in range(count)]
 
 
-def test_a_worker_killed_in_mid_stream_harms_only_its_own_turn(daemon: Daemon, model: Model, name: str) -> None:
+def test_a_worker_killed_in_mid_stream_harms_only_its_own_turn(
+    daemon: Daemon, model: Model, name: str
+) -> None:
     victim, other = f"{name}-victim", f"{name}-other"
     daemon.ask("first [[say 1]]", victim)
     with ThreadPoolExecutor() as threads, daemon.stream(f"mine {SLOW}", victim) as stream:
@@ -99,7 +101,10 @@ def test_a_daemon_killed_in_mid_turn_leaves_no_process_and_keeps_what_was_finish
         daemon.kill()
     eventually(lambda: not daemon.processes(), 15)
     daemon.start()
-    kept = {item["id"]: (item["turns"], item["state"]) for item in daemon.get("/conversations?all=true").body["data"]}
+    kept = {
+        item["id"]: (item["turns"], item["state"])
+        for item in daemon.get("/conversations?all=true").body["data"]
+    }
     assert kept == dict.fromkeys((streamed, waiting, idle), (1, "cold"))
     again = daemon.ask(f"mine {SLOW}", streamed)
     assert again.text.split() == expected_words(40)

@@ -92,7 +92,9 @@ def test_without_a_queue_a_busy_pool_is_a_429_at_once(start: Start, model: Model
 # Eviction ----------------------------------------------------------------------------------------------
 
 
-def test_an_evicted_conversation_resumes_with_its_whole_history(daemon: Daemon, model: Model, name: str) -> None:
+def test_an_evicted_conversation_resumes_with_its_whole_history(
+    daemon: Daemon, model: Model, name: str
+) -> None:
     daemon.ask("one [[say 1]]", name)
     daemon.ask("two [[say 2]]", name)
     worker = daemon.worker_of(model.session("two"))

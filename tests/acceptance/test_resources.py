@@ -100,7 +100,9 @@ def test_a_conversation_that_is_purged_is_forgotten(daemon: Daemon, name: str) -
     assert daemon.ask("two [[recall]]", name).said == ["two [[recall]]"]
 
 
-def test_a_conversation_that_is_purged_in_mid_turn_is_forgotten(daemon: Daemon, model: Model, name: str) -> None:
+def test_a_conversation_that_is_purged_in_mid_turn_is_forgotten(
+    daemon: Daemon, model: Model, name: str
+) -> None:
     with ThreadPoolExecutor() as threads:
         running = threads.submit(daemon.ask, "one [[hang]]", name)
         eventually(lambda: model.requests("one"))
@@ -112,5 +114,9 @@ def test_a_conversation_that_is_purged_in_mid_turn_is_forgotten(daemon: Daemon, 
 
 def test_an_unknown_conversation_is_a_404(daemon: Daemon) -> None:
     for answer in (daemon.get("/conversations/nobody"), daemon.delete("/conversations/nobody")):
-        assert (answer.status, answer.code, answer.error["type"]) == (404, "not_found", "invalid_request_error")
+        assert (answer.status, answer.code, answer.error["type"]) == (
+            404,
+            "not_found",
+            "invalid_request_error",
+        )
     assert daemon.get("/conversations/.bad").status == 400

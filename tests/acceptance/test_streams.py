@@ -59,7 +59,9 @@ def test_a_stream_is_one_line_an_event_and_ends_with_done(daemon: Daemon, name: 
 
 
 def test_without_include_usage_no_chunk_speaks_of_it(daemon: Daemon, name: str) -> None:
-    chunks = [json.loads(event.removeprefix("data: ")) for event in blocks(raw(daemon, "[[words 3]]", name))[:-1]]
+    chunks = [
+        json.loads(event.removeprefix("data: ")) for event in blocks(raw(daemon, "[[words 3]]", name))[:-1]
+    ]
     assert all(chunk["choices"] and "usage" not in chunk for chunk in chunks)
 
 
@@ -79,7 +81,9 @@ def test_a_quiet_stream_is_kept_alive_with_comments(quick: Daemon, name: str) ->
     assert stream.raw[-1] == "data: [DONE]"
 
 
-def test_a_model_that_says_nothing_for_long_does_not_hold_the_headers_for_ever(quick: Daemon, name: str) -> None:
+def test_a_model_that_says_nothing_for_long_does_not_hold_the_headers_for_ever(
+    quick: Daemon, name: str
+) -> None:
     with quick.stream("[[pause 1200]] [[say late]]", name) as stream:
         assert stream.response.status_code == 200
         assert json.loads(next(stream.lines()).removeprefix("data: "))["choices"][0]["delta"]["role"]
@@ -105,7 +109,7 @@ def test_an_error_after_the_headers_is_an_event_in_openais_shape(quick: Daemon, 
     last = json.loads(blocks(response)[-1].removeprefix("data: "))
     assert set(last["error"]) == {"message", "type", "param", "code"}
     assert last["error"]["code"] == "upstream_error"
-    assert "finish_reason\":\"stop" not in response.text
+    assert 'finish_reason":"stop' not in response.text
 
 
 def test_an_error_in_mid_answer_is_an_event_and_the_conversation_goes_on(quick: Daemon, name: str) -> None:

@@ -1,395 +1,29 @@
-"""The scripted Messages API: its script, what it reads from a history, and what goes over the wire."""
+"""The scripted Messages API: what goes over the wire."""
 
 import asyncio
-import contextlib
 import json
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_coded import offline
 from claude_coded.listener import Listener, bind_tcp
-from claude_coded.offline import (
-    Ask,
-    Call,
-    Cut,
-    Delay,
-    Fail,
-    OfflineModel,
-    Pause,
-    Say,
-    Stop,
-    Think,
-    Tools,
-    Words,
-    parse_script,
-    read_conversation,
-)
-
-BASH = {"name": "Bash"}
-REMINDER = "<system-reminder>\nmind this\n</system-reminder>"
-LIMIT_LINE = "Output token limit hit. Resume directly."
-
-
-@dataclass
-class Exchange:
-    """One ASGI call in this process: what the app sent, and a client that can leave."""
-
-    app: OfflineModel
-    sent: list[dict[str, Any]] = field(default_factory=list)
-    left: asyncio.Event = field(default_factory=asyncio.Event)
-    first_body: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def run(self, method: str, path: str, body: object = None) -> "Exchange":
-        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        incoming = iter([{"type": "http.request", "body": raw[:5], "more_body": True}])
-
-        async def receive() -> dict[str, Any]:
-            if message := next(incoming, None):
-                return message
-            if not self._read:
-                self._read = True
-                return {"type": "http.request", "body": raw[5:], "more_body": False}
-            await self.left.wait()
-            return {"type": "http.disconnect"}
-
-        await self.app({"type": "http", "method": method, "path": path}, receive, self._send)
-        return self
-
-    _read: bool = False
-
-    async def _send(self, message: Any) -> None:
-        self.sent.append(message)
-        if message["type"] == "http.response.body":
-            self.first_body.set()
-
-    @property
-    def status(self) -> int:
-        return int(self.sent[0]["status"])
-
-    @property
-    def chunks(self) -> list[bytes]:
-        return [message["body"] for message in self.sent[1:]]
-
-    @property
-    def json(self) -> Any:
-        return json.loads(b"".join(self.chunks))
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        return list(read_events(b"".join(self.chunks)))
-
-
-def read_events(raw: bytes) -> Iterator[dict[str, Any]]:
-    for event in raw.decode().split("\n\n")[:-1]:
-        name, data = event.split("\n")
-        value = json.loads(data.removeprefix("data: "))
-        assert name == f"event: {value['type']}"
-        yield value
-
-
-def fold(events: list[dict[str, Any]]) -> dict[str, Any]:
-    """Put a message together from its events, as a client does; checks their order."""
-    events = [event for event in events if event["type"] != "ping"]
-    assert [event["type"] for event in (events[0], *events[-2:])] == [
-        "message_start",
-        "message_delta",
-        "message_stop",
-    ]
-    message = {**events[0]["message"], "content": []}
-    pieces: list[str] = []
-    for event in events[1:-2]:
-        kind = event["type"].removeprefix("content_block_")
-        assert event["index"] == len(message["content"]) - (kind != "start")
-        if kind == "start":
-            message["content"].append(event["content_block"])
-            pieces = []
-        elif kind == "delta":
-            _add(message["content"][-1], pieces, event["delta"])
-    return {**message, **events[-2]["delta"], "usage": events[-2]["usage"]}
-
-
-def _add(block: dict[str, Any], pieces: list[str], delta: dict[str, Any]) -> None:
-    if delta["type"] == "input_json_delta":
-        pieces.append(delta["partial_json"])
-        with contextlib.suppress(json.JSONDecodeError):  # until the last piece came
-            block["input"] = json.loads("".join(pieces))
-    else:
-        ((key, text),) = ((key, text) for key, text in delta.items() if key != "type")
-        block[key] += text
-
-
-def user(*content: Any) -> dict[str, Any]:
-    blocks = [{"type": "text", "text": item} if isinstance(item, str) else item for item in content]
-    return {"role": "user", "content": blocks}
-
-
-def assistant(text: str = "…") -> dict[str, Any]:
-    return {"role": "assistant", "content": [{"type": "text", "text": text}]}
-
-
-def result(text: str, *, is_error: bool = False) -> dict[str, Any]:
-    return {"type": "tool_result", "tool_use_id": "t", "content": text, "is_error": is_error}
-
-
-def request(*messages: Any, **fields: Any) -> dict[str, Any]:
-    history = [user(message) if isinstance(message, str) else message for message in messages]
-    return {"model": "claude-test", "max_tokens": 1000, "messages": history, "tools": [BASH], **fields}
-
-
-def ask(app: OfflineModel, *messages: Any, **fields: Any) -> Exchange:
-    return asyncio.run(Exchange(app).run("POST", "/v1/messages", request(*messages, **fields)))
-
-
-def text_of(app: OfflineModel, *messages: Any, **fields: Any) -> str:
-    content = ask(app, *messages, **fields).json["content"]
-    return "".join(block.get("text", f"<{block['type']}>") for block in content)
+from claude_coded.offline import OfflineModel
+from claude_coded.offline.app import BATCH_BYTES
+from claude_coded.offline.exchange import CutConnectionError
+from claude_coded.offline.memory import PromptCache
+from claude_coded.offline.wire import ERROR_TYPES
+from tests.support.offline import Exchange, ask, assistant, fold, request, text_of, user
 
 
 @pytest.fixture
 def app() -> OfflineModel:
     return OfflineModel()
-
-
-# --- The script
-
-
-@pytest.mark.parametrize(
-    ("text", "steps"),
-    [
-        ("no directive, [[1, 2]] and [x]", ()),
-        ("[[never closed", ()),
-        ("a [[say  hi there]] b", (Say(" hi there"),)),
-        ("[[say]][[say ]]", (Say(""), Say(""))),
-        ("[[think hm]][[words 3]]", (Think("hm"), Words(3))),
-        ("[[delay 20]] [[pause 1500]]", (Delay(0.02), Pause(1.5))),
-        ("[[result]][[max_tokens]]", (Ask("result"), Ask("max_tokens"))),
-        ("[[error 529]]", (Fail(529),)),
-        ("[[error 429 times 2]]", (Fail(429, 2),)),
-        ("[[error 400 saying too long: 2 > 1]]", (Fail(400, None, "too long: 2 > 1"),)),
-        ("[[cut]][[cut times 1]]", (Cut(), Cut(1))),
-        ("[[stop refusal]][[stop max_tokens]]", (Stop("refusal"), Stop("max_tokens"))),
-        ("[[hang]]", (Pause(float("inf")),)),
-        ("[[tool Bash]]", (Tools((Call("Bash", "{}"),)),)),
-        ('[[tool f {"a": [[1]]}]]', (Tools((Call("f", '{"a": [[1]]}'),)),)),
-        ("[[tool f {}]]\n [[tool g {} ]]", (Tools((Call("f", "{}"), Call("g", "{}"))),)),
-        ("[[tool f]] then [[tool g]]", (Tools((Call("f", "{}"),)), Tools((Call("g", "{}"),)))),
-    ],
-)
-def test_script(text: str, steps: tuple[offline.Step, ...]) -> None:
-    assert parse_script(text) == steps
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("bogus", "bogus 1", "words", "words x", "error 200", "error", "stop end_turn", "say:x", "hang on"),
-        *(
-            "cut 1",
-            "tool",
-            "tool f {",
-            "tool f 1",
-            "tool f {} x",
-            'tool f {"a": NaN}',
-            "tool f " + "[" * 100_000,
-        ),
-    ],
-)
-def test_what_is_no_directive_is_said(text: str) -> None:
-    assert parse_script(f"[[{text}]]") == (Say(f"unknown directive: {text}"),)
-
-
-FRAGMENTS = st.sampled_from(
-    ["[[", "]]", "tool ", "say ", "error ", "500 ", "times ", "saying ", "words ", "9", "{", "}"]
-)
-
-
-@given(st.lists(FRAGMENTS | st.text(max_size=5)).map("".join) | st.text())
-def test_any_text_parses(text: str) -> None:
-    for step in parse_script(text):
-        assert not isinstance(step, Tools) or step.calls
-
-
-@given(st.text().filter(lambda text: "]" not in text))
-def test_what_is_said_arrives_as_written(text: str) -> None:
-    if offline.parse_script(f"[[say x{text}]]"):
-        assert text_of(OfflineModel(), f"[[say x{text}]]", max_tokens=10**6) == f"x{text}"
-
-
-@given(
-    st.recursive(
-        st.none() | st.integers() | st.text(),
-        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    )
-)
-def test_any_tool_input_arrives_as_written(value: Any) -> None:
-    script = f"[[tool Bash {json.dumps({'value': value})}]]"
-    for stream in (False, True):
-        exchange = ask(OfflineModel(), script, max_tokens=10**6, stream=stream)
-        message = fold(exchange.events) if stream else exchange.json
-        assert message["content"][0]["input"] == {"value": value}
-        assert message["stop_reason"] == "tool_use"
-
-
-# --- What a history says
-
-
-def test_recall_lists_only_what_the_user_wrote(app: OfflineModel) -> None:
-    history = (
-        user(REMINDER, "one"),
-        {"role": "system", "content": "# Environment\nyou are here"},
-        assistant(),
-        {"role": "user", "content": "two\n"},
-        assistant(),
-        user("three\n", "four\n", {"type": "image"}, "five\n", "[Image: source: /tmp/1.png]"),
-        assistant(),
-        user("[Request interrupted by user]\n", "six"),
-        assistant(),
-        user("<local-command-caveat>…\n", "<command-name>/usage…\n", "[[recall]]", REMINDER),
-    )
-    assert json.loads(text_of(app, *history)) == [
-        "one",
-        "two\n",
-        "three",
-        "four\n",
-        "five",
-        "six",
-        "[[recall]]",
-    ]
-
-
-def test_a_message_sent_in_mid_turn_counts_as_the_newest(app: OfflineModel) -> None:
-    start = "The user sent a new message while you were working:\n"
-    line = f"{start}[[recall]]\n\nThis is how Claude Code surfaces messages."
-    history = (
-        "[[tool Bash]][[say late]]",
-        assistant(),
-        user(result("ok")),
-        {"role": "system", "content": line},
-    )
-    assert json.loads(text_of(app, *history)) == ["[[tool Bash]][[say late]]", "[[recall]]"]
-
-
-def test_questions_about_the_request(app: OfflineModel) -> None:
-    image = {"type": "image", "source": {}}
-    shot = {**result(""), "content": [image, {"type": "text", "text": "shot"}]}
-    system = [
-        {"type": "text", "text": text} for text in ("x-anthropic-billing-header: v", "Be brief.", "Be kind.")
-    ]
-    script = "[[model]]|[[max_tokens]]|[[images]]|[[offered]]|[[system]]".replace("|", "[[say |]]")
-    said = text_of(app, user("x", image), assistant(), user(shot), assistant(), script, system=system)
-    assert said == 'claude-test|1000|2|["Bash"]|Be brief.\nBe kind.'
-
-
-def test_history_is_given_normalised(app: OfflineModel) -> None:
-    call = {"type": "tool_use", "id": "t", "name": "Bash", "input": {"a": 1}}
-    thought = {"type": "thinking", "thinking": "hm", "signature": "s"}
-    history = (
-        user(REMINDER, "go", {"type": "image"}),
-        {"role": "assistant", "content": [thought, call]},
-        user(result("bad", is_error=True)),
-        "[[history]]",
-    )
-    assert json.loads(text_of(app, *history)) == [
-        {"role": "user", "text": "go"},
-        {"role": "user", "type": "image"},
-        {"role": "assistant", "thinking": "hm"},
-        {"role": "assistant", "tool_use": "Bash", "input": {"a": 1}},
-        {"role": "user", "tool_result": "error: bad"},
-        {"role": "user", "text": "[[history]]"},
-    ]
-
-
-BLOCKS = st.dictionaries(
-    st.sampled_from(["type", "text", "content", "is_error"]),
-    st.sampled_from(["text", "tool_result", "image"])
-    | st.text()
-    | st.none()
-    | st.lists(st.just({"type": "text"})),
-)
-
-
-@given(
-    st.lists(st.fixed_dictionaries({"role": st.text(), "content": st.text() | st.lists(BLOCKS) | st.none()}))
-)
-def test_any_history_is_read(messages: list[Any]) -> None:
-    assert read_conversation({"messages": messages}).body["messages"] is messages
-
-
-# --- Where a script goes on
-
-
-def test_steps_after_a_call_run_when_its_results_came(app: OfflineModel) -> None:
-    script = "[[say a]][[tool Bash]] [[tool Bash]][[result]][[tool Bash]][[say b]]"
-    results = user(result("one"), result("two", is_error=True))
-    assert text_of(app, script) == "a<tool_use><tool_use>"
-    assert text_of(app, script, assistant(), results) == "one\nerror: two<tool_use>"
-    assert text_of(app, script, assistant(), results, assistant(), user(result("three"), REMINDER)) == "b"
-    assert text_of(app, script, *(assistant(), results) * 3) == "done"
-
-
-def test_a_new_message_starts_its_own_script(app: OfflineModel) -> None:
-    assert text_of(app, "[[tool Bash]][[say old]]", assistant(), user(result("x"), "[[say new]]")) == "new"
-
-
-def test_results_in_two_messages_are_one_round(app: OfflineModel) -> None:
-    history = ("[[tool Bash]][[tool Bash]][[result]]", assistant(), user(result("1")), user(result("2")))
-    assert text_of(app, *history) == "1\n2"
-
-
-@pytest.mark.parametrize("reason", ["max_tokens", "refusal"])
-def test_a_stopped_reply_goes_on(app: OfflineModel, reason: str) -> None:
-    line = {"max_tokens": LIMIT_LINE, "refusal": "Your response above was stopped by a safety classifier."}[
-        reason
-    ]
-    script = f"[[say a]][[stop {reason}]][[say b]]"
-    assert ask(app, script).json["stop_reason"] == reason
-    assert text_of(app, script, assistant(), line) == "b"
-    assert text_of(app, user(f"{script}\n", line)) == "b"
-
-
-def test_a_cut_reply_goes_on(app: OfflineModel) -> None:
-    line = "Your response above was cut off mid-stream. Resume directly."
-    script = "[[think a]][[say b]][[cut times 1]][[say c]]"
-    assert text_of(app, script, assistant(), line) == "c"
-    assert text_of(app, "[[say b]][[error 529]]", assistant(), line) == "continued"
-    assert (
-        text_of(app, "[[tool Bash]][[cut]][[say d]]", assistant(), user(result("x")), assistant(), line)
-        == "d"
-    )
-
-
-def test_a_reply_cut_by_the_limit_goes_on_at_the_next_call(app: OfflineModel) -> None:
-    assert text_of(app, "[[words 50]]", assistant(), LIMIT_LINE) == "continued"
-    assert text_of(app, "[[words 50]][[tool Bash]][[say x]]", assistant(), LIMIT_LINE) == "<tool_use>"
-
-
-@pytest.mark.parametrize(
-    "notice",
-    [
-        "<system-reminder>\n[SYSTEM NOTIFICATION - NOT USER INPUT]\nended\n</system-reminder>",
-        "[structured-output-enforce] You MUST call the StructuredOutput tool",
-    ],
-)
-def test_news_of_the_cli_repeats_nothing(app: OfflineModel, notice: str) -> None:
-    assert text_of(app, "[[say once]]", assistant(), notice) == "noted"
-    assert text_of(app, "[[tool Bash]][[say x]]", assistant(), user(result("ok"), notice)) == "x"
-
-
-def test_tools_are_found_by_their_short_name(app: OfflineModel) -> None:
-    tools = [{"name": "mcp__client__get"}, {"name": "mcp__a__two"}, {"name": "mcp__b__two"}]
-    content = ask(app, "[[tool get]] [[tool two]] [[tool none]][[say x]]", tools=tools).json["content"]
-    assert content[0]["text"] == "no such tool on offer: twono such tool on offer: none"
-    assert [block["name"] for block in content[1:]] == ["mcp__client__get"]
-    assert text_of(app, "[[tool none]][[say  x]]") == "no such tool on offer: none x"
 
 
 # --- The reply
@@ -469,14 +103,14 @@ def test_a_tool_input_cut_by_the_limit_is_empty(app: OfflineModel) -> None:
 
 def test_many_deltas_share_a_send_unless_they_are_paced(app: OfflineModel) -> None:
     quick = ask(app, "[[words 10000]]", stream=True, max_tokens=10**6).chunks
-    assert len(quick) < 10_000 / offline.BATCH_EVENTS + 3
-    assert max(map(len, quick)) < offline.BATCH_BYTES + 1000
+    assert len(quick) < sum(map(len, quick)) / BATCH_BYTES + 1
+    assert max(map(len, quick)) < BATCH_BYTES + 1000
     paced = ask(app, "[[delay 1]][[words 5]]", stream=True).chunks
     assert [chunk.count(b"text_delta") for chunk in paced] == [1] * 5
 
 
 def test_pings_fill_a_pause(app: OfflineModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offline, "PING_SECONDS", 0.004)
+    monkeypatch.setattr("claude_coded.offline.app.PING_SECONDS", 0.004)
     kinds = [event["type"] for event in ask(app, "[[pause 10]][[say x]]", stream=True).events]
     assert kinds[:4] == ["message_start", "ping", "ping", "content_block_start"]
 
@@ -484,11 +118,11 @@ def test_pings_fill_a_pause(app: OfflineModel, monkeypatch: pytest.MonkeyPatch) 
 # --- Faults
 
 
-@pytest.mark.parametrize("status", offline.ERROR_TYPES)
+@pytest.mark.parametrize("status", ERROR_TYPES)
 def test_an_error_that_comes_first_is_a_status(app: OfflineModel, status: int) -> None:
     exchange = ask(app, f"[[error {status} saying so]]", stream=True)
     assert exchange.status == status
-    error = {"type": offline.ERROR_TYPES[status], "message": "so"}
+    error = {"type": ERROR_TYPES[status], "message": "so"}
     assert exchange.json == {"type": "error", "error": error}
     assert b"retry-after" not in dict(exchange.sent[0]["headers"])
 
@@ -513,7 +147,7 @@ def test_faults_are_counted_for_each_conversation(app: OfflineModel) -> None:
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_cut_leaves_the_application(app: OfflineModel, stream: bool) -> None:
     script = "[[say a]][[cut times 1]][[say b]]"
-    with pytest.raises(offline.CutConnectionError):
+    with pytest.raises(CutConnectionError):
         ask(app, script, stream=stream)
     assert text_of(app, script) == "ab"
     assert app.active == 0
@@ -565,10 +199,10 @@ def test_an_earlier_request_is_read_from_the_cache(app: OfflineModel) -> None:
 
 @given(st.lists(st.text(), min_size=1, max_size=6), st.integers(0, 5))
 def test_usage_always_adds_up(texts: list[str], known: int) -> None:
-    cache = offline.PromptCache()
+    cache = PromptCache()
     bodies = [request(*texts[: length + 1]) for length in range(len(texts))]
     cache.usage(bodies[min(known, len(bodies) - 1)])
-    whole = tokens(offline.PromptCache().usage(bodies[-1]))
+    whole = tokens(PromptCache().usage(bodies[-1]))
     usage = tokens(cache.usage(bodies[-1]))
     assert min(usage) >= 0
     assert sum(usage) == sum(whole)
