@@ -4,6 +4,7 @@ One JSON object a line each way. What is not known is kept as `Unknown`, never f
 message types with every release.
 """
 
+import json
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -215,13 +216,26 @@ def parse(line: bytes) -> Line | None:
         return None
     try:
         return _DECODER.decode(line)
-    except msgspec.DecodeError:
+    except msgspec.ValidationError:
         pass
+    except msgspec.DecodeError:
+        mended = _mend(line)
+        return parse(mended) if mended is not None else None
     try:
         kind = _KIND.decode(line).type
-    except msgspec.DecodeError:
-        return None
+    except msgspec.ValidationError:
+        kind = UNSET
     return Unknown(kind if isinstance(kind, str) else "", line)
+
+
+def _mend(line: bytes) -> bytes | None:
+    """Return the line without halves of surrogate pairs, which JavaScript leaves where it cuts a text."""
+    try:
+        text = json.dumps(json.loads(line), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return None
+    mended = text.encode(errors="replace")
+    return mended if mended != line else None
 
 
 def messages(splitter: LineSplitter, data: bytes) -> Iterator[Line]:

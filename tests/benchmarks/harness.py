@@ -81,7 +81,7 @@ CLI_MARKS: Final = Marks(b'"text_delta"', b'"type":"result"', b'"state":"idle"')
 
 
 def follow(read: Callable[[], bytes], marks: Marks, started: float) -> Timing:
-    """Read an answer to its close. `started` is a time of `perf_counter`."""
+    """Read an answer to its close. `started` is a time of `perf_counter`. Raises BenchmarkError."""
     delta, end, close = Scanner(marks.delta), Scanner(marks.end), Scanner(marks.close)
     first = total = 0.0
     deltas = 0
@@ -93,7 +93,9 @@ def follow(read: Callable[[], bytes], marks: Marks, started: float) -> Timing:
             first = first or now
         if end.feed(data):
             total = now
-        if close.feed(data) and total:
+        if close.feed(data):
+            if not (first and total):
+                raise BenchmarkError(f"an answer broke off after {deltas} deltas: {data[-600:]!r}")
             return Timing(first, total, deltas)
 
 

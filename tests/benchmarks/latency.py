@@ -36,6 +36,7 @@ def hot_turn(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
         HOT_TURN_LIMIT,
         Interval(interval.low * 1000, interval.high * 1000),
     )
+    yield Figure(name, "difference of lower quartiles", pairs.quartile_difference * 1000, "ms")
     yield Figure(name, "ratio of medians", pairs.ratio, "")
     yield from _medians(name, pairs)
 

@@ -64,6 +64,13 @@ def test_what_is_no_message_is_passed_over(line: bytes) -> None:
     assert parse(line) is None
 
 
+def test_half_a_surrogate_pair_costs_one_character_and_not_the_line() -> None:
+    line = rb'{"type":"result","result":"a\ud83d b","num_turns":2}'
+    message = parse(line)
+    assert isinstance(message, Result)
+    assert (message.result, message.num_turns) == ("a? b", 2)
+
+
 def test_every_kind_that_matters_is_known_in_real_transcripts() -> None:
     seen = set()
     for file in DATA.glob("*.jsonl"):
