@@ -317,9 +317,12 @@ class Worker:
             raise ModelNotFound(f"the model {model!r} cannot be used: {answer.error}", param="model")
 
     async def _take_back(self, spans: Sequence[Span]) -> None:
-        """Rewind the session to before the first of the spans that it holds."""
+        """Rewind the session to before the first of the spans that it holds.
+
+        A resumed process may begin a turn of its own at once, on the news of a background command.
+        """
         for span in spans:
-            sent = self._request(self._protocol.rewind(span.first, span.last, interrupt=False))
+            sent = self._request(self._protocol.rewind(span.first, span.last))
             if _rewound(await self._answer(sent)):
                 return
 
@@ -353,7 +356,7 @@ class Worker:
             return False
         self._enter(WorkerState.INTERRUPTING, "abandoned")
         span = turn.ask.span
-        sent = self._request(self._protocol.rewind(span.first, span.last, interrupt=True))
+        sent = self._request(self._protocol.rewind(span.first, span.last))
         try:
             _rewound(await self._answer(sent))
         except CodedError:

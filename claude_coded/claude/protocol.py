@@ -123,21 +123,17 @@ class Protocol:
         """
         return [self._request(name) for name in ("get_settings", "list_permission_rules", "list_models")]
 
-    def interrupt(self) -> tuple[bytes, str]:
-        """Stop the running turn; its text stays in the session."""
-        return self._request("interrupt")
-
-    def rewind(self, first: str, last: str, *, interrupt: bool) -> tuple[bytes, str]:
+    def rewind(self, first: str, last: str) -> tuple[bytes, str]:
         """Take the history back to before the user message `first`; `last` is the newest one that we sent.
 
-        With `interrupt` a running turn is stopped first. The answer has `rewound` and, where that is
-        false, a `reason`; `target_not_found` means that the session does not hold the message.
+        A running turn is stopped first. The answer has `rewound` and, where that is false, a `reason`;
+        `target_not_found` means that the session does not hold the message.
         """
         return self._request(
             "rewind_conversation",
             target_message_uuid=first,
             last_seen_user_message_uuid=last,
-            interrupt_if_running=interrupt,
+            interrupt_if_running=True,
         )
 
     def set_model(self, model: str) -> tuple[bytes, str]:

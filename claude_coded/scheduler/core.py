@@ -272,7 +272,8 @@ class Scheduler:
         worker = self.workers.pop(event.worker, None)
         if worker is None:
             return
-        if event.failed:
+        # A failure within the pause is of a process that was started before it.
+        if event.failed and now >= self._blocked_until:
             self._pause = min(BACKOFF_LAST, 2 * self._pause or BACKOFF_FIRST)
             self._blocked_until = now + self._pause
         ticket = self._tickets.get(worker.ticket) if worker.ticket is not None else None

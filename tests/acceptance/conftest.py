@@ -40,7 +40,7 @@ def daemon(served_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def make(served_model: Model, tmp_path: Path) -> Iterator[Start]:
-    """Return a function that makes a daemon of given settings, not yet started; it's closed after the test."""
+    """Return a function that makes a daemon of given settings, not yet started; it's closed in the end."""
     made: list[Daemon] = []
 
     def build(*arguments: str, key: str | None = None, **settings: object) -> Daemon:

@@ -1,5 +1,6 @@
 """Chat completions through OpenAI's own SDK: the shapes, the timing, and what shows of Claude's work."""
 
+import itertools
 import time
 from collections.abc import Iterator
 
@@ -117,7 +118,7 @@ def test_deltas_come_as_the_model_says_them(client: openai.OpenAI, name: str) ->
         came = [time.monotonic() for chunk in stream if chunk.choices[0].delta.content]
     assert len(came) >= 40
     assert came[-1] - came[0] > 0.7
-    gaps = [later - earlier for earlier, later in zip(came, came[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(came)]
     assert sorted(gaps)[len(gaps) // 2] > 0.01
 
 

@@ -7,6 +7,7 @@ from tests.acceptance.conftest import Start
 from tests.support.daemon import Daemon, Model, dialogue, eventually, texts
 
 SLOW = "[[delay 50]] [[words 40]]"
+LONG = "[[delay 50]] [[words 1000]]"
 
 
 def expected_words(count: int) -> list[str]:
@@ -18,7 +19,7 @@ def test_a_worker_killed_in_mid_stream_harms_only_its_own_turn(
 ) -> None:
     victim, other = f"{name}-victim", f"{name}-other"
     daemon.ask("first [[say 1]]", victim)
-    with ThreadPoolExecutor() as threads, daemon.stream(f"mine {SLOW}", victim) as stream:
+    with ThreadPoolExecutor() as threads, daemon.stream(f"mine {LONG}", victim) as stream:
         undisturbed = threads.submit(daemon.ask, f"yours {SLOW}", other)
         seen = stream.until("w3 ")
         eventually(lambda: model.requests("yours"))
@@ -28,7 +29,7 @@ def test_a_worker_killed_in_mid_stream_harms_only_its_own_turn(
         assert set(last["error"]) == {"message", "type", "param", "code"}
         assert undisturbed.result().text.split() == expected_words(40)
     asked = daemon.ask("next [[recall]]", victim)
-    assert asked.said == ["first [[say 1]]", f"mine {SLOW}", "next [[recall]]"]
+    assert asked.said == ["first [[say 1]]", f"mine {LONG}", "next [[recall]]"]
     said = [text for role, text in dialogue(model.requests("next")[-1]) if role == "assistant"]
     assert said[0] == "1"
     assert said[1].startswith(seen.strip())
@@ -80,7 +81,8 @@ def test_a_request_at_the_moment_of_an_idle_workers_death_is_answered_or_refused
 
 def test_a_spare_that_is_killed_is_replaced(start: Start) -> None:
     daemon = start(POOL_SIZE=2)
-    (spare,) = eventually(lambda: daemon.pool()["spare"] and daemon.workers())
+    eventually(lambda: daemon.pool()["spare"] == 1)
+    (spare,) = eventually(daemon.workers)
     spare.kill()
     eventually(lambda: any(worker.pid != spare.pid for worker in daemon.workers()))
     assert daemon.ask("hello [[say hi]]").text == "hi"

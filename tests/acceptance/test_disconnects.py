@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.acceptance.conftest import Start
 from tests.support.daemon import Daemon, Model, Stream, chat, dialogue, eventually, texts
 
 LONG = "long [[delay 100]] [[words 200]]"

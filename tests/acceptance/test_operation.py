@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.acceptance.conftest import Start
-from tests.support.daemon import Daemon, Model, eventually
+from tests.support.daemon import Model, eventually
 
 
 def test_a_turn_that_takes_too_long_is_a_504_and_the_conversation_goes_on(

@@ -28,7 +28,7 @@ def test_health_counts_the_workers_that_there_are(start: Start, model: Model, na
     assert daemon.pool() == dict.fromkeys(POOL, 0) | {"size": 3, "workers": 1, "spare": 1}
     with ThreadPoolExecutor() as threads:
         running = threads.submit(daemon.ask, "[[pause 800]] [[say 1]]", name)
-        eventually(lambda: model.requests())
+        eventually(model.requests)
         pool = daemon.pool()
         assert (pool["busy"], pool["idle"]) == (1, 0)
         assert daemon.health()["conversations"] == {"hot": 1, "stored": 1}

@@ -266,10 +266,10 @@ class Daemon:
         before = len(self.log)
         process = self.spawn()
 
-        def serving() -> str | None:
+        def serving() -> str:
             assert process.poll() is None, f"the daemon ended with {process.poll()}: {self.log}"
             found = re.search(r'"message":"serving","address":"([^"]+)"', self.log[before:])
-            return found[1] if found else None
+            return found[1] if found else ""
 
         self.port = httpx.URL(eventually(serving, START_SECONDS)).port or 0
         return self

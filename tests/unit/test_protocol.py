@@ -23,8 +23,8 @@ from claude_coded.turn import Message, Prompting, Role
 
 def test_a_request_carries_the_id_that_its_answer_will_have() -> None:
     protocol = Protocol()
-    line, first = protocol.interrupt()
-    _, second = protocol.interrupt()
+    line, first = protocol.set_model("haiku")
+    _, second = protocol.set_model("haiku")
     sent = orjson.loads(line)
     assert sent["type"] == "control_request"
     assert sent["request_id"] == first != second
@@ -43,6 +43,16 @@ def test_a_request_carries_the_id_that_its_answer_will_have() -> None:
 )
 def test_setup(setup: Setup, fields: dict[str, object]) -> None:
     assert setup.request() == fields
+
+
+def test_a_rewind_names_the_first_message_to_go_and_the_last_that_was_sent() -> None:
+    request = orjson.loads(Protocol().rewind("u1", "u3")[0])["request"]
+    assert request == {
+        "subtype": "rewind_conversation",
+        "target_message_uuid": "u1",
+        "last_seen_user_message_uuid": "u3",
+        "interrupt_if_running": True,
+    }
 
 
 def test_text_goes_in_as_written() -> None:

@@ -826,6 +826,18 @@ def test_good_turn_ends_the_doubling(evicted: bool) -> None:
     ]
 
 
+def test_processes_that_die_together_are_one_failure() -> None:
+    bench = Bench(size=4)
+    for name in "abc":
+        bench.ask(name)
+    for worker in (1, 2, 3):
+        bench.wait(0.01)
+        bench.send(WorkerExited(worker, failed=True))
+    bench.wait(BACKOFF_FIRST)
+    _, actions = bench.ask("d")
+    assert actions == [Spawn(4, AGENT)]
+
+
 def test_bad_turn_does_not_end_the_doubling() -> None:
     bench = Bench()
     bench.ask("a")
