@@ -93,7 +93,7 @@ class Models:
 def launch_of(profile: Profile, settings: Settings) -> Launch:
     """Return how a fresh worker for a profile is started."""
     claude = settings.claude
-    return Launch(profile.agent, claude.workspace, claude.permission_mode)
+    return Launch(profile.agent, claude.workspace, claude.permission_mode, claude.auto_compact)
 
 
 class TurnService:

@@ -230,6 +230,12 @@ class ClaudeSettings:
         "bypassPermissions",
         "What Claude may do unasked: " + ", ".join(PERMISSION_MODES) + ".",
     )
+    auto_compact: bool = setting(
+        f"{PREFIX}AUTO_COMPACT",
+        _bool,
+        True,
+        "Claude Code may compact a long agent conversation; else it ends with context_length_exceeded.",
+    )
     api_key: str | None = setting(
         "ANTHROPIC_API_KEY",
         str,

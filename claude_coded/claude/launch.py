@@ -40,6 +40,7 @@ class Launch:
     agent: bool
     workspace: Path
     permission_mode: str
+    auto_compact: bool = True
     session: str | None = None
     model: str | None = None
 
@@ -84,7 +85,7 @@ def projects_directory(worker_environment: Mapping[str, str]) -> Path:
 
 def additions(launch: Launch) -> dict[str, str]:
     """Return what a launch adds to the environment: a chat is never compacted, its client is told instead."""
-    return {} if launch.agent else {"DISABLE_AUTO_COMPACT": "1"}
+    return {} if launch.agent and launch.auto_compact else {"DISABLE_AUTO_COMPACT": "1"}
 
 
 def find_binary(configured: str | None, which: Callable[[str], str | None]) -> Path:

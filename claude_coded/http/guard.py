@@ -6,6 +6,7 @@ import asyncio
 import json
 from contextlib import suppress
 from typing import Final
+from uuid import uuid4
 
 from claude_coded.listener import App, Message, Receive, Scope, Send
 
@@ -189,6 +190,7 @@ async def _send_refusal(send: Send, refusal: _Refused) -> None:
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
+        (b"x-request-id", f"req_{uuid4().hex}".encode()),
         (b"connection", b"close"),
     ]
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})

@@ -1,10 +1,19 @@
 """The CLI's executable, arguments and environment."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from claude_coded.claude.launch import Launch, arguments, environment, find_binary, parse_version
+from claude_coded.claude.launch import (
+    Launch,
+    additions,
+    arguments,
+    environment,
+    find_binary,
+    parse_version,
+    projects_directory,
+)
 from claude_coded.errors import ConfigurationError
 
 AGENT = Launch(agent=True, workspace=Path("/w"), permission_mode="plan")
@@ -70,3 +79,13 @@ def test_without_one_on_path_it_is_the_sdks() -> None:
 )
 def test_versions(text: str, version: tuple[int, ...]) -> None:
     assert parse_version(text) == version
+
+
+def test_only_an_agent_may_be_compacted_and_only_if_the_setting_says_so() -> None:
+    assert additions(AGENT) == {}
+    assert additions(replace(AGENT, auto_compact=False)) == additions(CHAT) == {"DISABLE_AUTO_COMPACT": "1"}
+
+
+def test_transcripts_lie_in_the_clis_configuration_directory() -> None:
+    assert projects_directory({"HOME": "/h"}) == Path("/h/.claude/projects")
+    assert projects_directory({"HOME": "/h", "CLAUDE_CONFIG_DIR": "/c"}) == Path("/c/projects")
