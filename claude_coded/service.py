@@ -370,7 +370,7 @@ class _Run:
         try:
             await self._service.store.finish(self.request.key, said, usage, self._service.now())
             recorded.set_result(None)
-            keep = await lease.worker.settle()
+            keep = lease.worker.settle()
         except CodedError as error:
             self._complain("a turn could not be recorded", error)
             recorded.set_exception(error)

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 BUFFER_LIMIT: Final = 512
 """Events of a turn that wait for their reader before the CLI's output is left in the pipe."""
 
-SLICE: Final = 0.003
+SLICE: Final = 0.002
 """Seconds between two reads of a dense stream: what comes meanwhile is read, and sent on, in one go."""
 
 ANSWER_TIMEOUT: Final = 30.0
@@ -343,10 +343,14 @@ class Worker:
         finally:
             self._receipts.pop(uuid, None)
 
-    async def settle(self) -> bool:
-        """Wait until the CLI is idle after a finished turn; False when it is not to be had."""
+    def settle(self) -> bool:
+        """Take note that the turn has finished; False when the process is gone.
+
+        The CLI still tidies up for some milliseconds. The next message may be written meanwhile: it waits.
+        """
         self._turn = None
-        return await self._fall_idle()
+        self._running = False
+        return self._rest()
 
     async def abandon(self) -> bool:
         """Stop the running turn and take the session back to before it; False when that cannot be had."""
@@ -369,6 +373,9 @@ class Worker:
                 await self._idle.wait()
         except TimeoutError:
             return False
+        return self._rest()
+
+    def _rest(self) -> bool:
         if self.state not in {WorkerState.BUSY, WorkerState.INTERRUPTING}:
             return False
         self._enter(WorkerState.IDLE, "turn ended")

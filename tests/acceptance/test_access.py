@@ -87,6 +87,16 @@ def test_keys_show_up_nowhere(alice: Daemon, bob: dict[str, str], name: str) -> 
         assert not any(secret in text for text in told)
 
 
+def test_keys_given_as_flags_leave_the_process_list(make: Start) -> None:
+    daemon = make("--api-keys", f"alice:{SECRETS[0]}", "--anthropic-api-key", "sk-ant-flag", key=SECRETS[0])
+    daemon.start()
+    assert daemon.ask("[[say hi]]").text == "hi"
+    shown = [process.cmdline() for process in daemon.processes()]
+    assert shown
+    assert not any(secret in str(shown) for secret in (SECRETS[0], "sk-ant-flag"))
+    assert {worker.environ()["ANTHROPIC_API_KEY"] for worker in eventually(daemon.workers)} == {"sk-ant-flag"}
+
+
 def test_a_worker_never_gets_the_clients_keys(alice: Daemon) -> None:
     alice.ask("[[say hi]]")
     workers = eventually(alice.workers)

@@ -86,7 +86,16 @@ def test_without_a_queue_a_busy_pool_is_a_429_at_once(start: Start, model: Model
         assert time.monotonic() - begun < 0.5
         assert (refused.status, refused.code) == (429, "queue_full")
         assert running.result().text == "1"
+    daemon.settled()
     assert daemon.ask("free [[say 4]]", f"{name}-b").text == "4"
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_without_a_queue_a_question_right_after_an_answer_is_taken(
+    start: Start, name: str, size: int
+) -> None:
+    daemon = start(POOL_SIZE=size, CLAUDE_CODED_QUEUE_SIZE=0)
+    assert [daemon.ask("[[say yes]]", name).status for _ in range(40)] == [200] * 40
 
 
 # Eviction ----------------------------------------------------------------------------------------------
@@ -102,7 +111,7 @@ def test_an_evicted_conversation_resumes_with_its_whole_history(
     eventually(lambda: not worker.is_running())
     assert daemon.shown(name)["state"] == "cold"
     assert daemon.ask("three [[recall]]", name).said == ["one [[say 1]]", "two [[say 2]]", "three [[recall]]"]
-    assert daemon.shown(name)["state"] == "idle"
+    eventually(lambda: daemon.shown(name)["state"] == "idle")
 
 
 def test_eviction_interrupts_a_running_turn(daemon: Daemon, model: Model, name: str) -> None:
@@ -184,9 +193,13 @@ def test_workers_that_will_not_start_are_a_clear_503_and_no_storm(
     assert starts(script) <= 4
     with broken.stream("hello [[say hi]]") as stream:
         assert stream.response.status_code == 503
+    health = broken.get("/health")
+    assert (health.status, health.body["status"]) == (503, "unhealthy")
+    assert "the frobnicator is missing" in health.body["reason"]
     binary = next(worker.exe() for worker in daemon.workers())
     write_script(script, WHOLE.format(binary=binary))
     assert eventually(lambda: answer_of(broken), 20, 0.2) == "hi"
+    eventually(lambda: broken.get("/health").ok)
 
 
 def answer_of(daemon: Daemon) -> str:

@@ -147,6 +147,7 @@ def test_a_body_that_is_too_large_is_a_413(start: Start) -> None:
     daemon = start(POOL_SIZE=1, CLAUDE_CODED_MAX_BODY_BYTES=20000)
     answer = daemon.ask("x" * 30000)
     assert (answer.status, answer.error["type"]) == (413, "invalid_request_error")
+    assert answer.headers["X-Request-ID"]
     chunks = (b"x" * 1000 for _ in range(30))
     headers = {"Content-Type": "application/json"}
     assert daemon.request("POST", "/v1/chat/completions", content=chunks, headers=headers).status == 413

@@ -90,13 +90,16 @@ def test_hot_conversations_are_listed_and_with_all_the_stored_too(daemon: Daemon
     assert everything[hot] in {"busy", "idle"}
 
 
-def test_a_conversation_that_is_purged_is_forgotten(daemon: Daemon, name: str) -> None:
+def test_a_conversation_that_is_purged_is_forgotten(daemon: Daemon, model: Model, name: str) -> None:
     daemon.ask("one [[say 1]]", name)
+    transcript = f".claude/projects/*/{model.session('one')}.jsonl"
+    eventually(lambda: list(daemon.home.glob(transcript)))
     deleted = daemon.delete(f"/conversations/{name}?purge=true")
     assert deleted.body == {"id": name, "object": "conversation.deleted", "deleted": True}
     gone = daemon.get(f"/conversations/{name}")
     assert (gone.status, gone.code) == (404, "not_found")
     assert name not in [item["id"] for item in daemon.get("/conversations?all=true").body["data"]]
+    eventually(lambda: not list(daemon.home.glob(transcript)))
     assert daemon.ask("two [[recall]]", name).said == ["two [[recall]]"]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.acceptance.conftest import Start
 from tests.support.daemon import Answer, Daemon, Model
 
 RETRIES = 1
@@ -116,6 +117,16 @@ def test_a_chat_that_is_too_long_is_told_so_and_never_compacted(
     assert len(model.requests()) == 2
     said = impatient.ask("other [[recall]]", name, model="claude-code-chat").said
     assert said == ["first [[say 1]]", "other [[recall]]"]
+
+
+def test_an_agent_is_not_compacted_either_when_that_is_switched_off(
+    start: Start, model: Model, name: str
+) -> None:
+    daemon = start(POOL_SIZE=1, CLAUDE_CODED_AUTO_COMPACT="false")
+    assert daemon.ask("first [[say 1]]", name).ok
+    said_to_the_client(daemon.ask(TOO_LONG, name), 400, "context_length_exceeded")
+    assert len(model.requests()) == 2
+    assert daemon.ask("other [[recall]]", name).said == ["first [[say 1]]", "other [[recall]]"]
 
 
 def test_a_request_that_the_model_refuses_is_a_400(impatient: Daemon, talk: str) -> None:
