@@ -86,7 +86,6 @@ def test_without_a_queue_a_busy_pool_is_a_429_at_once(start: Start, model: Model
         assert time.monotonic() - begun < 0.5
         assert (refused.status, refused.code) == (429, "queue_full")
         assert running.result().text == "1"
-    daemon.settled()
     assert daemon.ask("free [[say 4]]", f"{name}-b").text == "4"
 
 

@@ -28,17 +28,17 @@ def impatient(served_model: Model, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture
-def talk(impatient: Daemon, name: str) -> str:
+def talk(impatient: Daemon, model: Model, name: str) -> str:
     """A conversation that has had a turn."""
     assert impatient.ask("first [[say 1]]", name).ok
     return name
 
 
-def goes_on(daemon: Daemon, name: str, failed: str) -> None:
-    """Check that the worker stayed, and that neither a retry nor another question doubles anything."""
-    hot = daemon.workers()
-    assert daemon.ask("other [[recall]]", name).said == ["first [[say 1]]", "other [[recall]]"], failed
-    assert set(daemon.workers()) >= set(hot)
+def goes_on(daemon: Daemon, model: Model, name: str) -> None:
+    """Check that the worker stayed, and that the failed question is no part of the conversation."""
+    worker = daemon.worker_of(model.session("first"))
+    assert daemon.ask("other [[recall]]", name).said == ["first [[say 1]]", "other [[recall]]"]
+    assert daemon.worker_of(model.session("other")) == worker
 
 
 def said_to_the_client(answer: Answer, status: int, code: str) -> None:
@@ -57,7 +57,7 @@ def test_a_refused_key_is_told_at_once_and_never_retried(
     assert answer.headers["x-should-retry"] == "false"
     assert "sk-ant" not in str(answer.body)
     assert len(model.requests("bad")) <= 2
-    goes_on(impatient, talk, "bad")
+    goes_on(impatient, model, talk)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_passing_trouble_is_retried_some_times_and_then_told(
     assert len(model.requests("bad")) == 1 + RETRIES
     if upstream in {429, 529}:
         assert int(answer.headers["Retry-After"]) >= 1
-    goes_on(impatient, talk, "bad")
+    goes_on(impatient, model, talk)
 
 
 def test_trouble_that_passes_in_time_is_not_told(impatient: Daemon, model: Model, talk: str) -> None:
@@ -129,11 +129,11 @@ def test_an_agent_is_not_compacted_either_when_that_is_switched_off(
     assert daemon.ask("other [[recall]]", name).said == ["first [[say 1]]", "other [[recall]]"]
 
 
-def test_a_request_that_the_model_refuses_is_a_400(impatient: Daemon, talk: str) -> None:
+def test_a_request_that_the_model_refuses_is_a_400(impatient: Daemon, model: Model, talk: str) -> None:
     answer = impatient.ask("bad [[error 400 saying messages.3 is odd]]", talk)
     assert answer.status == 400
     assert "messages.3 is odd" in answer.error["message"]
-    goes_on(impatient, talk, "bad")
+    goes_on(impatient, model, talk)
 
 
 @pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "whole"])
@@ -153,7 +153,9 @@ def test_a_connection_that_breaks_in_mid_answer_yields_the_answer_once(
     assert said == ["first [[say 1]]", text, "other [[recall]]"]
 
 
-def test_a_connection_that_always_breaks_ends_with_an_error(impatient: Daemon, talk: str) -> None:
+def test_a_connection_that_always_breaks_ends_with_an_error(
+    impatient: Daemon, model: Model, talk: str
+) -> None:
     answer = impatient.ask("[[words 3]] [[cut]]", talk)
     assert answer.status == 502
-    goes_on(impatient, talk, "cut")
+    goes_on(impatient, model, talk)
