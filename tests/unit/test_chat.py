@@ -228,7 +228,7 @@ def test_an_error_in_a_stream_is_an_event_and_the_last() -> None:
     ],
 )
 def test_tool_activity_shows_where_the_setting_says(where: str, content: str, reasoning: str) -> None:
-    events = [
+    events: list[TurnEvent] = [
         ReasoningDelta("hm"),
         TextDelta("a"),
         ToolActivity("Bash", "ls"),

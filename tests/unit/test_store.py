@@ -76,9 +76,9 @@ def test_messages_are_in_the_order_of_the_turns(tmp_path: Path) -> None:
             await store.begin(replace(known, unfinished=CONVERSATION.unfinished))
             await store.finish(KEY, (Message(Role.USER, str(n)),), Usage(output=1), float(n))
         assert [message.text for message in await store.messages(KEY)] == [str(n) for n in range(12)]
-        known = await store.load(KEY)
-        assert known is not None
-        assert (known.turns, known.usage.output) == (12, 12)
+        last = await store.load(KEY)
+        assert last is not None
+        assert (last.turns, last.usage.output) == (12, 12)
 
     with_store(tmp_path, use)
 

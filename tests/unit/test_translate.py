@@ -179,7 +179,7 @@ def test_replies_are_joined_by_a_blank_line() -> None:
 
 def test_a_turn_that_nobody_asked_for_is_not_ours() -> None:
     translator = Translator("ours", retries=3)
-    others = [System(subtype="init"), start("a"), delta("background news")]
+    others: list[Line] = [System(subtype="init"), start("a"), delta("background news")]
     assert [event for message in others for event in translator.feed(message)] == []
 
 
