@@ -1,13 +1,80 @@
-"""What a turn has to write, given what the session holds and what the client sent. Pure.
+"""What the client sent against what is known: matching, and what a turn has to write. Pure.
 
-A conversation stands at its last finished turn. What an unfinished turn left in the session is taken back
-(a rewind) before anything else is asked; what its client saw of it is put in its place, as history.
+A history is known by chained digests, one a message: equal digests, equal histories up to there. A
+conversation stands at its head, the last finished turn of its branch. What an unfinished turn left in the
+session is taken back (a rewind) before anything else is asked, and so are finished turns that the client
+has dropped.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from hashlib import sha256
 from pathlib import Path
 
-from claude_coded.turn import ConversationKey, Message, Profile, Role, TurnRequest, Usage
+import orjson
+
+from claude_coded.turn import (
+    ConversationKey,
+    Image,
+    Message,
+    Part,
+    Profile,
+    Role,
+    Text,
+    ToolCall,
+    ToolOutcome,
+    TurnRequest,
+    Usage,
+)
+
+# Digests -----------------------------------------------------------------------------------------------
+
+
+def seed_digest(tenant: str, *, agent: bool) -> bytes:
+    """Return where a tenant's chains begin: what another tenant or kind of model said never matches."""
+    return sha256(f"{int(agent)}:{tenant}".encode()).digest()
+
+
+def chain(start: bytes, messages: Iterable[Message]) -> Iterator[bytes]:
+    """Yield the digest after each message."""
+    digest = start
+    for message in messages:
+        link = sha256(digest)
+        link.update(b"a" if message.role is Role.ASSISTANT else b"u")
+        for piece in _pieces(message):
+            link.update(piece)
+        digest = link.digest()
+        yield digest
+
+
+def _pieces(message: Message) -> Iterator[bytes]:
+    """Yield what counts of a message.
+
+    Clients reshape what they send again: text as parts or a string, white space at the ends, the order of
+    keys in arguments, ids. None of that makes another message.
+    """
+    yield message.text.strip().encode(errors="surrogatepass")
+    for part in message.parts:
+        if not isinstance(part, Text):
+            yield b"\0"
+            yield from _other_pieces(part)
+
+
+def _other_pieces(part: Part) -> Iterator[bytes]:
+    match part:
+        case Image(media_type, data):
+            yield media_type.encode()
+            yield data.encode()
+        case ToolCall(_, name, arguments):
+            yield name.encode()
+            yield orjson.dumps(orjson.loads(arguments), option=orjson.OPT_SORT_KEYS)
+        case ToolOutcome(_, parts):
+            yield b"outcome"
+            yield from _pieces(Message(Role.USER, parts))
+
+
+# What is known -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +101,26 @@ class Unfinished:
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """A finished turn that a conversation stands at, or stood at.
+
+    `digest` is of all that was said up to its end; `tools` counts the uses of Claude's own tools up to
+    there; `span` is what it wrote into `session`.
+    """
+
+    turn: int
+    digest: bytes
+    tools: int
+    session: str
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
 class Conversation:
-    """A conversation as it is stored. `turns` counts the finished ones; times are Unix seconds."""
+    """A conversation as it is stored. `turns` counts the finished ones; times are Unix seconds.
+
+    `generation` counts the sessions that it has had: a process serves one of them.
+    """
 
     key: ConversationKey
     session: str
@@ -47,54 +132,204 @@ class Conversation:
     last_used_at: float
     usage: Usage
     unfinished: Unfinished | None = None
+    head: Head | None = None
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A session to fork from: it holds the first `length` messages once `cut` is taken back in the fork."""
+
+    session: str
+    cut: tuple[Span, ...]
+    length: int
+    tools: int
+    workspace: Path
+
+
+# What a request says -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A request's messages: the past as the client tells it, and what it asks now.
+
+    `digests` has one after each message of the past; `start` is where the chain begins.
+    """
+
+    past: tuple[Message, ...]
+    asked: tuple[Message, ...]
+    start: bytes
+    digests: tuple[bytes, ...]
+
+    @property
+    def has_history(self) -> bool:
+        """Return whether the client tells what was said: its history is then the truth."""
+        return bool(self.past)
+
+    def ends(self) -> list[int]:
+        """Return how many messages may end a turn, the most first: an answer, and then a question."""
+        roles = [message.role for message in (*self.past, *self.asked[:1])]
+        ends = (n for n in range(1, len(roles)) if (roles[n - 1], roles[n]) == (Role.ASSISTANT, Role.USER))
+        return sorted(ends, reverse=True)
+
+
+def read(request: TurnRequest) -> Told:
+    """Return what a request says; the messages after the last one of the assistant are what it asks."""
+    messages = request.messages
+    start = len(messages)
+    while start and messages[start - 1].role is Role.USER:
+        start -= 1
+    past, asked = messages[:start], messages[start:]
+    begin = seed_digest(request.key.tenant, agent=request.profile.agent)
+    return Told(past, asked, begin, tuple(chain(begin, past)))
+
+
+# Plans -------------------------------------------------------------------------------------------------
+
+
+class Way(Enum):
+    """How a turn gets at a session that holds the history."""
+
+    CONTINUE = "continue"  # the conversation's own session, hot or resumed
+    FORK = "fork"  # a copy of a session
+    FRESH = "fresh"  # a new one
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How a request meets its conversation.
 
-    `fresh`: a new session, else the conversation's own. `back` is the unfinished turn to take back.
-    `seeds` go in before `asked`, of which only the last message starts the turn. `lead` is the part of the
-    seeds that belongs to this turn's record: seen by the client, and not yet in any finished turn.
+    `back` is taken back from a session that is resumed or forked, `back_hot` from a hot one, in order.
+    `seeds` go in before `asked`, of which only the last message starts the turn. The turn's record is
+    `said` and the answer: it follows the turn `base`, and `digest` is of all that was said before it.
+    `tools` counts the uses of Claude's own tools that the session knows of.
     """
 
-    fresh: bool
+    way: Way
     seeds: tuple[Message, ...]
-    lead: tuple[Message, ...]
+    said: tuple[Message, ...]
     asked: tuple[Message, ...]
-    back: Unfinished | None = None
+    digest: bytes
+    base: Head | None = None
+    back: tuple[Span, ...] = ()
+    back_hot: tuple[Span, ...] = ()
+    tools: int = 0
+    session: str | None = None
 
     @property
     def written(self) -> tuple[Message, ...]:
         """Return all messages that the turn writes, in order."""
         return self.seeds + self.asked
 
+    @property
+    def own(self) -> int:
+        """Return how many of the messages written are not the turn's own: what went before, seeded again."""
+        return max(0, len(self.written) - len(self.said))
 
-def plan(known: Conversation | None, request: TurnRequest) -> Plan:
-    """Return the plan for a request, whose messages end with a user message.
 
-    A conversation that is known goes on with the client's newest messages, those after the last answer;
-    its own history is the truth. An unknown one begins with the history that the client brings along.
+def begin(told: Told, source: Source | None) -> Plan:
+    """Return the plan for a conversation that is not known: it begins with what the client brings."""
+    said = told.past + told.asked
+    if source is None:
+        return Plan(Way.FRESH, told.past, said, told.asked, told.start)
+    rest = told.past[source.length :]
+    return Plan(
+        Way.FORK,
+        rest,
+        said,
+        told.asked,
+        told.start,
+        back=source.cut,
+        tools=source.tools,
+        session=source.session,
+    )
+
+
+def go_on(known: Conversation, told: Told) -> Plan:
+    """Return the plan for a request that tells no history: the conversation's own goes on."""
+    lead = seen_before(known.unfinished, told.asked)
+    head, left = known.head, leftovers(known)
+    if head is None:
+        return Plan(Way.FRESH, lead, lead + told.asked, told.asked, told.start)
+    return Plan(
+        Way.CONTINUE,
+        lead,
+        lead + told.asked,
+        told.asked,
+        head.digest,
+        head,
+        back=left,
+        tools=head.tools,
+        session=known.session,
+    )
+
+
+def follow(known: Conversation, path: Sequence[Head], told: Told) -> Plan:
+    """Return the plan for a request whose history is the truth.
+
+    `path` holds the turns of the conversation's branch, the oldest first; the last is its head.
     """
-    asked = newest(request.messages)
-    if known is None:
-        seeds = request.messages[: len(request.messages) - len(asked)]
-        return Plan(fresh=True, seeds=seeds, lead=seeds, asked=asked)
-    lead = seen_before(known.unfinished, asked)
-    return Plan(fresh=known.turns == 0, seeds=lead, lead=lead, asked=asked, back=known.unfinished)
+    lengths = {digest: n for n, digest in enumerate(told.digests, 1)}
+    base = max((n for n, turn in enumerate(path) if turn.digest in lengths), default=None)
+    if base is None:
+        return begin(told, None)
+    turn, dropped = path[base], path[base + 1 :]
+    rest = told.past[lengths[turn.digest] :]
+    seeded_before = bool(dropped) and dropped[0].session != known.session
+    if seeded_before or (rest and rest[0].role is Role.ASSISTANT):
+        # A cut is made at a user message that this session knows by its uuid.
+        return begin(told, None)
+    left = leftovers(known)
+    cut = (Span(dropped[0].span.first, dropped[-1].span.last),) if dropped else ()
+    # What Claude's own tools did cannot be seeded again: such a session stays as it is.
+    keep = bool(dropped) and dropped[-1].tools > turn.tools
+    return Plan(
+        Way.FORK if keep else Way.CONTINUE,
+        rest,
+        rest + told.asked,
+        told.asked,
+        turn.digest,
+        turn,
+        back=left + cut,
+        back_hot=cut,
+        tools=turn.tools,
+        session=known.session,
+    )
+
+
+def branch(known: Conversation, path: Sequence[Head], told: Told) -> Source | None:
+    """Return what a new conversation forks from, so as to keep what Claude's own tools did before the branch.
+
+    None where they did nothing: the new one is then seeded.
+    """
+    lengths = {digest: n for n, digest in enumerate(told.digests, 1)}
+    base = max((n for n, turn in enumerate(path) if turn.digest in lengths), default=None)
+    if base is None or not path[base].tools:
+        return None
+    dropped = path[base + 1 :]
+    if dropped and dropped[0].session != known.session:
+        return None
+    cut = (Span(dropped[0].span.first, dropped[-1].span.last),) if dropped else ()
+    length = lengths[path[base].digest]
+    return Source(known.session, leftovers(known) + cut, length, path[base].tools, known.workspace)
+
+
+def can_drop(path: Sequence[Head], told: Told) -> bool:
+    """Return whether what the client dropped of a branch can be seeded again should it come back."""
+    base = max((turn.tools for turn in path if turn.digest in told.digests), default=0)
+    return bool(path) and path[-1].tools == base
 
 
 def rebuild(past: tuple[Message, ...], planned: Plan) -> Plan:
-    """Return the plan that seeds a new session with a conversation's past: its own session is lost."""
-    return Plan(fresh=True, seeds=past + planned.lead, lead=planned.lead, asked=planned.asked)
+    """Return the plan that seeds a new session with what was said before `planned`: its session is lost."""
+    before = planned.said[: len(planned.said) - len(planned.asked)]
+    return replace(planned, way=Way.FRESH, seeds=past + before, back=(), back_hot=(), session=None)
 
 
-def newest(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Return the messages after the last one of the assistant."""
-    start = len(messages)
-    while start and messages[start - 1].role is Role.USER:
-        start -= 1
-    return messages[start:]
+def leftovers(known: Conversation) -> tuple[Span, ...]:
+    """Return what an unfinished turn may have left in the session on disk."""
+    return known.unfinished.spans if known.unfinished is not None else ()
 
 
 def seen_before(unfinished: Unfinished | None, asked: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -107,4 +342,12 @@ def seen_before(unfinished: Unfinished | None, asked: tuple[Message, ...]) -> tu
         return ()
     if unfinished.asked == asked or not unfinished.seen:
         return unfinished.lead
-    return (*unfinished.lead, *unfinished.asked, Message(Role.ASSISTANT, unfinished.seen))
+    return (*unfinished.lead, *unfinished.asked, Message.of(Role.ASSISTANT, unfinished.seen))
+
+
+def last_digest(start: bytes, messages: Iterable[Message]) -> bytes:
+    """Return the digest after all of the messages."""
+    digest = start
+    for after in chain(start, messages):
+        digest = after
+    return digest

@@ -95,6 +95,15 @@ class Pool:
         """Return what the scheduler holds of each worker."""
         return list(self._scheduler.workers.values())
 
+    def holds(self, conversation: ConversationKey) -> bool:
+        """Return whether a turn of the conversation runs or is about to."""
+        return self._scheduler.holds(conversation)
+
+    def is_idle(self, conversation: ConversationKey) -> bool:
+        """Return whether the conversation has a hot process with nothing to do."""
+        view = self._scheduler.of(conversation)
+        return view is not None and view.phase is s.Phase.IDLE and not self.holds(conversation)
+
     async def admit(self, conversation: ConversationKey) -> Admission:
         """Wait for the conversation. Raises QueueFull, Draining, Evicted."""
         ticket = next(self._tickets)

@@ -8,13 +8,14 @@ the conversation stands, or stopped.
 import asyncio
 import logging
 import shutil
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
 from claude_coded import history
+from claude_coded.activity import Activity
 from claude_coded.claude.launch import Launch
 from claude_coded.claude.protocol import Setup
 from claude_coded.errors import (
@@ -26,18 +27,18 @@ from claude_coded.errors import (
     WorkerDied,
     WorkspaceGone,
 )
-from claude_coded.history import Conversation, Plan, Span, Unfinished
+from claude_coded.history import Conversation, Plan, Source, Told, Unfinished, Way
 from claude_coded.pool import Lease, Pool
 from claude_coded.scheduler import Figures, Phase, Want
 from claude_coded.settings import Settings
-from claude_coded.store import Store
+from claude_coded.store import Found, Record, Store
 from claude_coded.turn import (
+    AnswerEvent,
     ConversationKey,
     Message,
     Profile,
     Role,
     TextDelta,
-    TurnEvent,
     TurnFailed,
     TurnFinished,
     TurnRequest,
@@ -52,6 +53,30 @@ CHAT: Final = Profile("claude-code-chat", agent=False)
 ALIASES: Final = ("sonnet", "opus", "haiku")
 DEFAULT_MODEL: Final = "default"
 """What the CLI calls its own choice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A request with its conversation: a known one, or a new one, which may fork from a `source`."""
+
+    request: TurnRequest
+    told: Told
+    source: Source | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What a worker has to be for a turn."""
+
+    profile: Profile
+    system: str
+    generation: int
+    launch: Launch
+
+    @property
+    def fit(self) -> tuple[Profile, str, int]:
+        """Return what a hot worker of the conversation must have been set up with."""
+        return (self.profile, self.system, self.generation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +145,34 @@ class TurnService:
 
     # Turns ---------------------------------------------------------------------------------------------
 
-    async def run(self, request: TurnRequest) -> AsyncIterator[list[TurnEvent]]:
+    async def locate(self, request: TurnRequest) -> "Located":
+        """Find the conversation that an unnamed request goes on with, or what a new one branches from."""
+        told = history.read(request)
+        if request.named or not told.has_history:
+            return Located(request, told)
+        found = await self.store.find([told.digests[length - 1] for length in told.ends()])
+        ready = [turn for turn in found if turn.is_head and not self._pool.holds(turn.key)]
+        if ready:
+            best = max(ready, key=lambda turn: (self._pool.is_idle(turn.key), turn.last_used_at))
+            return Located(replace(request, key=best.key), told)
+        return await self._branch(request, told, found) if found else Located(request, told)
+
+    async def _branch(self, request: TurnRequest, told: Told, found: Sequence[Found]) -> "Located":
+        """Branch in a hot session that can drop what the client has dropped, else in a new conversation."""
+        best = max(found, key=lambda turn: (self._pool.is_idle(turn.key), turn.last_used_at))
+        known, path = await self.store.load(best.key), await self.store.path(best.key)
+        if known is None:
+            return Located(request, told)
+        if self._pool.is_idle(best.key) and history.can_drop(path, told):
+            return Located(replace(request, key=best.key), told)
+        return Located(request, told, history.branch(known, path, told))
+
+    async def run(self, located: "Located") -> AsyncIterator[list[AnswerEvent]]:
         """Yield a turn's events in batches, each what has come since the last; the end comes last.
 
         Every failure is a TurnFailed. Giving up the iteration ends the turn: close it (`aclosing`).
         """
-        run = _Run(self, request)
+        run = _Run(self, located)
         try:
             async for events in run.events():
                 yield events
@@ -206,8 +253,9 @@ class TurnService:
         if purge:
             # A process that ends writes to its transcript to the last.
             await self._pool.released(key)
-        if purge and (known := await self.store.purge(key)) is not None:
-            await asyncio.to_thread(remove_transcript, self._projects, known.session)
+            for session in await self.store.sessions(key):
+                await asyncio.to_thread(remove_transcript, self._projects, session)
+            await self.store.purge(key)
 
     def _listed(self, conversation: Conversation) -> Listed:
         view = next((v for v in self._pool.views if v.conversation == conversation.key and v.hot), None)
@@ -218,8 +266,11 @@ class TurnService:
 class _Run:
     """One turn on its way through the daemon."""
 
-    def __init__(self, service: TurnService, request: TurnRequest) -> None:
-        self.request = request
+    def __init__(self, service: TurnService, located: Located) -> None:
+        self.request = located.request
+        self._told = located.told
+        self._source = located.source
+        self._activity = Activity(service.settings.turns.tool_activity)
         self.done = asyncio.Event()
         self._service = service
         self._lease: Lease | None = None
@@ -229,13 +280,15 @@ class _Run:
         self._seen: list[str] = []  # what the client was sent of it
         self._failure: CodedError | None = None
 
-    async def events(self) -> AsyncIterator[list[TurnEvent]]:
+    async def events(self) -> AsyncIterator[list[AnswerEvent]]:
         """Yield the turn's events. Raises CodedError for what goes wrong before the model is asked."""
         turn, plan = await self._begin()
         if self._failure is not None:
             turn.fail(self._failure)
         while True:
-            events = await turn.take()
+            events = self._activity.show(await turn.take())
+            if not events:
+                continue
             text = [event.text for event in events if isinstance(event, TextDelta)]
             self._text += text
             end = events[-1]
@@ -286,67 +339,85 @@ class _Run:
         admission = await self._service.pool.admit(key)
         try:
             known = await store.load(key)
-            plan = history.plan(known, self.request)
-            if lost and not plan.fresh:
-                plan = history.rebuild(await store.messages(key), plan)
-            profile, system, launch = self._choose(known, fresh=plan.fresh)
-            want = Want((profile, system), launch, plan.fresh)
+            plan = await self._plan(known, lost=lost)
+            seat = self._choose(known, plan)
         except BaseException:
             admission.withdraw()
             raise
+        want = Want(seat.fit, seat.launch, plan.way is Way.FRESH)
         self._lease = lease = await admission.acquire(want)
         self._service.enter(self)
-        return await self._ask(lease, known, plan, profile, system), plan
+        return await self._ask(lease, known, plan, seat), plan
 
-    def _choose(self, known: Conversation | None, *, fresh: bool) -> tuple[Profile, str, Launch]:
-        profile, system = self.request.profile, self.request.system
+    async def _plan(self, known: Conversation | None, *, lost: bool) -> Plan:
+        told, store = self._told, self._service.store
+        if known is None:
+            return history.begin(told, None if lost else self._source)
+        if not told.has_history:
+            plan = history.go_on(known, told)
+            if lost and plan.way is Way.CONTINUE:
+                plan = history.rebuild(await store.messages(known.key), plan)
+            return plan
+        if lost:
+            return history.begin(told, None)
+        is_head = known.head is not None and known.head.digest in told.digests
+        path = [known.head] if is_head and known.head else await store.path(known.key)
+        return history.follow(known, path, told)
+
+    def _choose(self, known: Conversation | None, plan: Plan) -> Seat:
+        """Return what worker suits a plan. Raises WorkspaceGone."""
+        profile, system = self.request.profile, self.request.system or ""
         launch = launch_of(profile, self._service.settings)
+        generation, model = 0, profile.model
         if known is not None:
-            system = known.system if system is None else system
+            system = known.system if self.request.system is None else system
             launch = replace(launch, workspace=known.workspace)
-            if not fresh:
+            same = plan.way is Way.CONTINUE or (plan.way is Way.FRESH and known.head is None)
+            generation = known.generation if same else known.generation + 1
+            if known.profile.model is not None:
                 # A resumed session goes on with its last model unless it is told.
-                back = DEFAULT_MODEL if known.profile.model is not None else None
-                launch = launch.resuming(known.session, profile.model or back)
+                model = model or DEFAULT_MODEL
+        elif self._source is not None:
+            launch = replace(launch, workspace=self._source.workspace)
+        if plan.session is not None:
+            launch = launch.resuming(plan.session, model, fork=plan.way is Way.FORK)
         if not launch.workspace.is_dir():
             raise WorkspaceGone(f"the conversation's workspace {launch.workspace} does not exist any more")
-        return profile, system or "", launch
+        return Seat(profile, system, generation, launch)
 
-    async def _ask(
-        self, lease: Lease, known: Conversation | None, plan: Plan, profile: Profile, system: str
-    ) -> Turn:
+    async def _ask(self, lease: Lease, known: Conversation | None, plan: Plan, seat: Seat) -> Turn:
         """Note the turn, durably against our own death, and have the worker ask it."""
         uuids = [str(uuid4()) for _ in plan.written]
-        back = plan.back.spans if plan.back is not None and not plan.fresh else ()
-        unfinished = Unfinished((*back, Span(uuids[0], uuids[-1])), plan.lead, plan.asked)
+        resumed = lease.worker.launch.session is not None
+        ask = Ask(
+            plan.asked[-1],
+            uuids[-1],
+            setup=None if lease.hot else Setup(seat.system, seat.profile.prompting, resumed=resumed),
+            model=None if resumed else seat.profile.model,
+            back=plan.back_hot if lease.hot else plan.back,
+            seeds=list(zip(plan.written[:-1], uuids, strict=False)),
+            own=plan.own,
+        )
+        lead = plan.said[: len(plan.said) - len(plan.asked)]
         now = self._service.now()
         conversation = Conversation(
             key=self.request.key,
             session=lease.worker.session,
-            profile=profile,
-            workspace=lease.worker.launch.workspace,
-            system=system,
+            profile=seat.profile,
+            workspace=seat.launch.workspace,
+            system=seat.system,
             turns=known.turns if known else 0,
             created_at=known.created_at if known else now,
             last_used_at=now,
             usage=known.usage if known else Usage(),
-            unfinished=unfinished,
+            unfinished=Unfinished((*plan.back, ask.span), lead, plan.asked),
+            head=plan.base,
+            generation=seat.generation,
         )
         await self._service.store.begin(conversation)
-        ask = Ask(
-            plan.asked[-1],
-            uuids[-1],
-            setup=None if lease.hot else self._setup(lease, profile, system),
-            model=None if lease.worker.launch.session else profile.model,
-            back=() if lease.hot else back,
-            seeds=list(zip(plan.written[:-1], uuids, strict=False)),
-        )
         self._turn = turn = await lease.worker.begin(ask)
         self._timer = asyncio.get_running_loop().call_later(self._service.settings.turns.timeout, self._late)
         return turn
-
-    def _setup(self, lease: Lease, profile: Profile, system: str) -> Setup:
-        return Setup(system, profile.prompting, resumed=lease.worker.launch.session is not None)
 
     def _late(self) -> None:
         seconds = self._service.settings.turns.timeout
@@ -358,17 +429,25 @@ class _Run:
         """Record the turn. From here on it is concluded even if its reader leaves."""
         lease, self._lease = self._lease, None
         assert lease is not None
-        said = (*plan.lead, *plan.asked, Message(Role.ASSISTANT, "".join(self._text)))
+        assert self._turn is not None
+        said = (*plan.said, Message.of(Role.ASSISTANT, "".join(self._text)))
+        record = Record(
+            said=said,
+            usage=usage,
+            parent=plan.base.turn if plan.base else None,
+            session=lease.worker.session,
+            span=self._turn.ask.span,
+            digest=history.last_digest(plan.digest, said),
+            tools=plan.tools + self._activity.used,
+        )
         recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._service.background(self._record(lease, said, usage, recorded))
+        self._service.background(self._record(lease, record, recorded))
         await asyncio.shield(recorded)
 
-    async def _record(
-        self, lease: Lease, said: tuple[Message, ...], usage: Usage, recorded: asyncio.Future[None]
-    ) -> None:
+    async def _record(self, lease: Lease, record: Record, recorded: asyncio.Future[None]) -> None:
         keep = False
         try:
-            await self._service.store.finish(self.request.key, said, usage, self._service.now())
+            await self._service.store.finish(self.request.key, record, self._service.now())
             recorded.set_result(None)
             keep = lease.worker.settle()
         except CodedError as error:

@@ -9,15 +9,16 @@ import fcntl
 import os
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from claude_coded.errors import ConfigurationError, NotRecorded
-from claude_coded.history import Conversation, Span, Unfinished
+from claude_coded.history import Conversation, Head, Span, Unfinished
 from claude_coded.turn import ConversationKey, Message, Profile, Usage
 
 T = TypeVar("T")
@@ -39,19 +40,31 @@ MIGRATIONS: Final = (
         created_at REAL NOT NULL,
         last_used_at REAL NOT NULL,
         usage TEXT NOT NULL,
+        generation INTEGER NOT NULL,
+        head INTEGER,
         UNIQUE (tenant, name)
     ) STRICT;
     CREATE INDEX conversations_by_use ON conversations (tenant, last_used_at);
+    CREATE TABLE sessions (
+        uuid TEXT PRIMARY KEY,
+        conversation INTEGER NOT NULL REFERENCES conversations ON DELETE CASCADE
+    ) STRICT;
+    CREATE INDEX sessions_of ON sessions (conversation);
     CREATE TABLE turns (
+        id INTEGER PRIMARY KEY,
         conversation INTEGER NOT NULL REFERENCES conversations ON DELETE CASCADE,
-        n INTEGER NOT NULL,
+        parent INTEGER,
+        session TEXT NOT NULL,
+        digest BLOB NOT NULL,
+        tools INTEGER NOT NULL,
         first_uuid TEXT NOT NULL,
         last_uuid TEXT NOT NULL,
         messages TEXT NOT NULL,
         usage TEXT NOT NULL,
-        finished_at REAL NOT NULL,
-        PRIMARY KEY (conversation, n)
+        finished_at REAL NOT NULL
     ) STRICT;
+    CREATE INDEX turns_of ON turns (conversation);
+    CREATE INDEX turns_by_digest ON turns (digest);
     CREATE TABLE unfinished (
         conversation INTEGER PRIMARY KEY REFERENCES conversations ON DELETE CASCADE,
         spans TEXT NOT NULL,
@@ -69,9 +82,49 @@ MIGRATIONS: Final = (
 
 _COLUMNS: Final = """
     SELECT c.tenant, c.name, c.session, c.profile, c.workspace, c.system, c.turns, c.created_at,
-        c.last_used_at, c.usage, u.spans, u.lead, u.asked, u.seen, c.id
-    FROM conversations c LEFT JOIN unfinished u ON u.conversation = c.id
+        c.last_used_at, c.usage, c.generation, u.spans, u.lead, u.asked, u.seen,
+        h.id, h.digest, h.tools, h.session, h.first_uuid, h.last_uuid
+    FROM conversations c
+    LEFT JOIN unfinished u ON u.conversation = c.id
+    LEFT JOIN turns h ON h.id = c.head
 """
+
+_BRANCH: Final = """
+    WITH RECURSIVE branch (id, parent, depth) AS (
+        SELECT t.id, t.parent, 0 FROM conversations c JOIN turns t ON t.id = c.head
+        WHERE c.tenant = ? AND c.name = ?
+        UNION ALL
+        SELECT t.id, t.parent, depth + 1 FROM branch JOIN turns t ON t.id = branch.parent
+    )
+"""
+"""The turns that lead to a conversation's head."""
+
+LOOKUPS: Final = 500
+"""Digests that are looked up in one query."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a finished turn leaves. `said` is all that it adds to the conversation, the answer included."""
+
+    said: tuple[Message, ...]
+    usage: Usage
+    parent: int | None
+    session: str
+    span: Span
+    digest: bytes
+    tools: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A turn that ends with a history that was looked for."""
+
+    digest: bytes
+    turn: int
+    key: ConversationKey
+    is_head: bool
+    last_used_at: float
 
 
 class Store:
@@ -133,7 +186,7 @@ class Store:
         return await self._run(self._count)
 
     async def messages(self, key: ConversationKey) -> tuple[Message, ...]:
-        """Return what was said in the finished turns."""
+        """Return what was said in the finished turns up to the conversation's head."""
         return await self._run(self._messages, key)
 
     async def begin(self, conversation: Conversation) -> None:
@@ -144,9 +197,21 @@ class Store:
         """Note what the client was sent of the unfinished turn."""
         await self._write(key, self._give_up, seen)
 
-    async def finish(self, key: ConversationKey, said: tuple[Message, ...], usage: Usage, now: float) -> None:
-        """Record the unfinished turn as finished; `said` is all that it adds to the conversation."""
-        await self._write(key, self._finish, said, usage, now)
+    async def finish(self, key: ConversationKey, record: Record, now: float) -> None:
+        """Record the unfinished turn as finished; the conversation then stands at it."""
+        await self._write(key, self._finish, record, now)
+
+    async def find(self, digests: Sequence[bytes]) -> list[Found]:
+        """Return the turns that end with the first of the histories that any turn ends with."""
+        return await self._run(self._find, digests)
+
+    async def path(self, key: ConversationKey) -> list[Head]:
+        """Return the turns that lead to the conversation's head, the oldest first."""
+        return await self._run(self._path, key)
+
+    async def sessions(self, key: ConversationKey) -> list[str]:
+        """Return all sessions that the conversation has had."""
+        return await self._run(self._sessions, key)
 
     async def purge(self, key: ConversationKey) -> Conversation | None:
         """Forget a conversation and return what it was."""
@@ -228,7 +293,8 @@ class Store:
 
     def _messages(self, key: ConversationKey) -> tuple[Message, ...]:
         rows = self._db.execute(
-            "SELECT messages FROM turns WHERE conversation = ? ORDER BY n", (self._id(key),)
+            f"{_BRANCH} SELECT t.messages FROM branch JOIN turns t USING (id) ORDER BY depth DESC",  # noqa: S608
+            (key.tenant, key.id),
         )
         return tuple(message for (text,) in rows for message in _load_messages(text))
 
@@ -246,16 +312,22 @@ class Store:
             "created_at": conversation.created_at,
             "last_used_at": conversation.last_used_at,
             "usage": _dump(conversation.usage),
+            "generation": conversation.generation,
+            "head": conversation.head.turn if conversation.head else None,
         }
         with self._transaction(durable=False) as database:
             database.execute(
                 """INSERT INTO conversations (tenant, name, session, profile, workspace, system, turns,
-                    created_at, last_used_at, usage)
+                    created_at, last_used_at, usage, generation, head)
                 VALUES (:tenant, :name, :session, :profile, :workspace, :system, :turns,
-                    :created_at, :last_used_at, :usage)
+                    :created_at, :last_used_at, :usage, :generation, :head)
                 ON CONFLICT (tenant, name) DO UPDATE SET session = :session, profile = :profile,
-                    workspace = :workspace, system = :system, last_used_at = :last_used_at""",
+                    workspace = :workspace, system = :system, last_used_at = :last_used_at,
+                    generation = :generation, head = :head""",
                 fields,
+            )
+            database.execute(
+                "INSERT OR IGNORE INTO sessions VALUES (?, ?)", (conversation.session, self._id(key))
             )
             database.execute(
                 "INSERT OR REPLACE INTO unfinished VALUES (?, ?, ?, ?, ?)",
@@ -274,24 +346,64 @@ class Store:
             database.execute("UPDATE unfinished SET seen = ? WHERE conversation = ?", (seen, self._id(key)))
         return self._load(key)
 
-    def _finish(
-        self, key: ConversationKey, said: tuple[Message, ...], usage: Usage, now: float
-    ) -> Conversation | None:
+    def _finish(self, key: ConversationKey, record: Record, now: float) -> Conversation | None:
         known = self._load(key)
         if known is None or known.unfinished is None:
             return known  # purged while it ran
-        number, last = self._id(key), known.unfinished.spans[-1]
+        number = self._id(key)
         with self._transaction(durable=True) as database:
-            database.execute(
-                "INSERT INTO turns VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (number, known.turns + 1, last.first, last.last, _dump(said), _dump(usage), now),
-            )
+            turn = database.execute(
+                "INSERT INTO turns VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    number,
+                    record.parent,
+                    record.session,
+                    record.digest,
+                    record.tools,
+                    record.span.first,
+                    record.span.last,
+                    _dump(record.said),
+                    _dump(record.usage),
+                    now,
+                ),
+            ).lastrowid
             database.execute("DELETE FROM unfinished WHERE conversation = ?", (number,))
             database.execute(
-                "UPDATE conversations SET turns = turns + 1, last_used_at = ?, usage = ? WHERE id = ?",
-                (now, _dump(known.usage + usage), number),
+                """UPDATE conversations SET turns = turns + 1, head = ?, last_used_at = ?, usage = ?
+                WHERE id = ?""",
+                (turn, now, _dump(known.usage + record.usage), number),
             )
         return self._load(key)
+
+    def _find(self, digests: Sequence[bytes]) -> list[Found]:
+        # The first alone: it is what a client that goes on asks for, nearly always.
+        for some in (digests[:1], *(digests[n : n + LOOKUPS] for n in range(1, len(digests), LOOKUPS))):
+            rows = self._db.execute(
+                f"""SELECT t.digest, t.id, c.tenant, c.name, t.id = c.head, c.last_used_at
+                FROM turns t JOIN conversations c ON c.id = t.conversation
+                WHERE t.digest IN ({", ".join("?" * len(some))})""",  # noqa: S608 - question marks alone
+                some,
+            )
+            found = [
+                Found(digest, turn, ConversationKey(tenant, name), bool(is_head), used)
+                for digest, turn, tenant, name, is_head, used in rows
+            ]
+            if found:
+                first = next(digest for digest in some if any(f.digest == digest for f in found))
+                return [f for f in found if f.digest == first]
+        return []
+
+    def _path(self, key: ConversationKey) -> list[Head]:
+        rows = self._db.execute(
+            f"""{_BRANCH} SELECT t.id, t.digest, t.tools, t.session, t.first_uuid, t.last_uuid
+            FROM branch JOIN turns t USING (id) ORDER BY depth DESC""",  # noqa: S608 - a constant
+            (key.tenant, key.id),
+        )
+        return [_head(row) for row in rows]
+
+    def _sessions(self, key: ConversationKey) -> list[str]:
+        rows = self._db.execute("SELECT uuid FROM sessions WHERE conversation = ?", (self._id(key),))
+        return [uuid for (uuid,) in rows]
 
     def _purge(self, key: ConversationKey) -> None:
         with self._transaction(durable=True) as database:
@@ -332,9 +444,15 @@ def _load_spans(text: str) -> tuple[Span, ...]:
     return msgspec.json.decode(text, type=tuple[Span, ...])
 
 
+def _head(row: tuple[Any, ...]) -> Head:
+    turn, digest, tools, session, first, last = row
+    return Head(turn, digest, tools, session, Span(first, last))
+
+
 def _conversations(rows: Iterable[tuple[Any, ...]]) -> Iterator[Conversation]:
-    for tenant, name, session, profile, workspace, system, turns, created, used, usage, *rest, _ in rows:
-        spans, lead, asked, seen = rest
+    for row in rows:
+        tenant, name, session, profile, workspace, system, turns, created, used, usage, generation = row[:11]
+        spans, lead, asked, seen = row[11:15]
         unfinished = (
             Unfinished(_load_spans(spans), _load_messages(lead), _load_messages(asked), seen)
             if spans
@@ -351,4 +469,6 @@ def _conversations(rows: Iterable[tuple[Any, ...]]) -> Iterator[Conversation]:
             last_used_at=used,
             usage=msgspec.json.decode(usage, type=Usage),
             unfinished=unfinished,
+            head=_head(row[15:]) if row[15] is not None else None,
+            generation=generation,
         )

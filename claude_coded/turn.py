@@ -7,6 +7,8 @@ into events. Neither knows the other.
 from dataclasses import dataclass, field
 from enum import Enum
 
+from msgspec import Struct
+
 from claude_coded.errors import CodedError
 
 
@@ -17,12 +19,53 @@ class Role(Enum):
     ASSISTANT = "assistant"
 
 
+class Text(Struct, frozen=True, tag="text"):
+    """A piece of text."""
+
+    text: str
+
+
+class Image(Struct, frozen=True, tag="image"):
+    """An image; `data` is base64."""
+
+    media_type: str
+    data: str
+
+
+class ToolCall(Struct, frozen=True, tag="tool_call"):
+    """A call that the assistant made of a tool of the client's; `arguments` is the JSON text of an object."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class ToolOutcome(Struct, frozen=True, tag="tool_outcome"):
+    """What the client's tool returned for the call `id`."""
+
+    id: str
+    parts: tuple[Text | Image, ...]
+
+
+Part = Text | Image | ToolCall | ToolOutcome
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a conversation."""
+    """One message of a conversation; the outcomes of tools are the user's."""
 
     role: Role
-    text: str
+    parts: tuple[Part, ...]
+
+    @classmethod
+    def of(cls, role: Role, text: str) -> "Message":
+        """Return a message of one text."""
+        return cls(role, (Text(text),))
+
+    @property
+    def text(self) -> str:
+        """Return the text parts, a line each."""
+        return "\n".join(part.text for part in self.parts if isinstance(part, Text))
 
 
 class Prompting(Enum):
@@ -63,8 +106,8 @@ class TurnRequest:
     """One request, checked and in neutral terms.
 
     `system` is None when the client sent no system text, which leaves an earlier one standing.
-    `messages` end with a user message. `streamed` says whether the client sees the answer as it comes, or
-    not before it is whole.
+    `messages` end with the user's. `streamed` says whether the client sees the answer as it comes, or not
+    before it is whole. `named`: the client chose the conversation; else its key is to be found.
     """
 
     key: ConversationKey
@@ -72,6 +115,7 @@ class TurnRequest:
     messages: tuple[Message, ...]
     system: str | None = None
     streamed: bool = False
+    named: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,4 +188,5 @@ class TurnFailed:
 
 
 TurnEvent = TextDelta | ReasoningDelta | ToolActivity | TurnFinished | TurnFailed
-TurnEnd = TurnFinished | TurnFailed
+AnswerEvent = TextDelta | ReasoningDelta | TurnFinished | TurnFailed
+"""What a client is told of a turn: tool activity is put into words, or left out."""

@@ -79,7 +79,8 @@ class Ask:
     """What a turn writes: all of it once, in this order.
 
     `setup` is None for a worker that has its prompt; `model` is chosen before the setup. `back` is taken
-    back from the session, the oldest first; `seeds` go into the history without a call of the model.
+    back from the session, the oldest first; `seeds` go into the history without a call of the model. `own`
+    is how many of them went before this turn: an abandoned turn leaves those.
     """
 
     message: Message
@@ -88,11 +89,13 @@ class Ask:
     model: str | None = None
     back: Sequence[Span] = ()
     seeds: Sequence[tuple[Message, str]] = ()
+    own: int = 0
 
     @property
     def span(self) -> Span:
         """Return what has to go when the turn is taken back."""
-        return Span(self.seeds[0][1] if self.seeds else self.uuid, self.uuid)
+        uuids = [*(uuid for _, uuid in self.seeds), self.uuid]
+        return Span(uuids[self.own], self.uuid)
 
 
 @dataclass(slots=True)
@@ -154,7 +157,7 @@ class Worker:
     def __init__(self, number: int, launch: Launch, cli: Cli, watch: Watch) -> None:
         self.id = number
         self.launch = launch
-        self.session = launch.session or str(uuid4())
+        self.session = str(uuid4()) if launch.fork or not launch.session else launch.session
         self.life = Life(_now())
         self.served = False  # it answered once: whatever ends it now is no failure to start
         self.pid: int | None = None
@@ -317,14 +320,13 @@ class Worker:
             raise ModelNotFound(f"the model {model!r} cannot be used: {answer.error}", param="model")
 
     async def _take_back(self, spans: Sequence[Span]) -> None:
-        """Rewind the session to before the first of the spans that it holds.
+        """Rewind the session to before each of the spans that it holds.
 
         A resumed process may begin a turn of its own at once, on the news of a background command.
         """
         for span in spans:
             sent = self._request(self._protocol.rewind(span.first, span.last))
-            if _rewound(await self._answer(sent)):
-                return
+            check_rewound(await self._answer(sent))
 
     async def _seed(self, run: Sequence[tuple[Message, str]]) -> None:
         """Add messages; the CLI acknowledges a user message, which is then the last of them."""
@@ -362,7 +364,7 @@ class Worker:
         span = turn.ask.span
         sent = self._request(self._protocol.rewind(span.first, span.last))
         try:
-            _rewound(await self._answer(sent))
+            check_rewound(await self._answer(sent))
         except CodedError:
             return False
         return await self._fall_idle()
@@ -567,12 +569,11 @@ class _Pipes(asyncio.SubprocessProtocol):
         self._worker.on_gone()
 
 
-def _rewound(answer: Answer) -> bool:
-    """Return whether something was cut; False when the session does not hold it. Raises RewindRefused."""
+def check_rewound(answer: Answer) -> None:
+    """Raise RewindRefused unless the session no longer holds what it was to lose."""
     response = answer.response or {}
-    if response.get("rewound") or response.get("reason") == "target_not_found":
-        return bool(response.get("rewound"))
-    raise RewindRefused(f"the session could not be rewound: {response.get('reason') or answer.error}")
+    if not response.get("rewound") and response.get("reason") != "target_not_found":
+        raise RewindRefused(f"the session could not be rewound: {response.get('reason') or answer.error}")
 
 
 def _now() -> float:

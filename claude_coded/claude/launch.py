@@ -1,7 +1,8 @@
 """How a worker is launched: the executable, its arguments and its environment.
 
 Facts checked on Claude Code 2.1.330:
-- `--session-id` names a new session, `--resume` goes on with one on disk and keeps its id.
+- `--session-id` names a new session, `--resume` goes on with one on disk and keeps its id; with
+  `--fork-session` it goes on with a copy under the new id, in which the messages keep their uuids.
 - `rewind_conversation` (control request) takes a live session back to before a user message in some 5 ms;
   the cut reaches the disk with the next message, so it is asked for again after a resume.
 - A turn is on disk when its `result` line is out: a SIGKILL at that moment loses nothing.
@@ -43,17 +44,20 @@ class Launch:
     auto_compact: bool = True
     session: str | None = None
     model: str | None = None
+    fork: bool = False
 
-    def resuming(self, session: str, model: str | None = None) -> "Launch":
-        """Return the launch that goes on with a session on disk."""
-        return replace(self, session=session, model=model)
+    def resuming(self, session: str, model: str | None = None, *, fork: bool = False) -> "Launch":
+        """Return the launch that goes on with a session on disk, or with a copy of it."""
+        return replace(self, session=session, model=model, fork=fork)
 
 
 def arguments(launch: Launch, fresh_session: str) -> list[str]:
     """Return the CLI's arguments. A prompt is never among them."""
     args = ["-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose"]
     args += ["--include-partial-messages", "--permission-mode", launch.permission_mode]
-    args += ["--resume", launch.session] if launch.session else ["--session-id", fresh_session]
+    args += ["--resume", launch.session] if launch.session else []
+    args += ["--fork-session"] if launch.fork else []
+    args += ["--session-id", fresh_session] if launch.fork or not launch.session else []
     args += ["--model", launch.model] if launch.model else []
     if launch.agent:
         return [*args, "--setting-sources", "user,project,local"]

@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from claude_coded.claude.wire import ControlRequest, Line, LineSplitter, messages
-from claude_coded.turn import Message, Prompting, Role
+from claude_coded.turn import Image, Message, Part, Prompting, Role, Text, ToolCall, ToolOutcome
 
 
 class WorkerState(Enum):
@@ -156,19 +156,33 @@ def message_line(message: Message, uuid: str, *, query: bool) -> bytes:
 
     `client_composed` keeps the text as written: no slash commands, no `@file` references.
     """
+    content = [block(part) for part in message.parts]
     if message.role is Role.ASSISTANT:
-        content = [{"type": "text", "text": message.text}]
         return _line(
             {"type": "assistant", "uuid": uuid, "message": {"role": "assistant", "content": content}}
         )
     line = {
         "type": "user",
         "uuid": uuid,
-        "message": {"role": "user", "content": message.text},
+        "message": {"role": "user", "content": content},
         "parent_tool_use_id": None,
         "client_composed": True,
     }
     return _line(line if query else {**line, "shouldQuery": False})
+
+
+def block(part: Part) -> dict[str, Any]:
+    """Return a part as a content block of Anthropic's Messages API."""
+    match part:
+        case Text(text):
+            return {"type": "text", "text": text}
+        case Image(media_type, data):
+            source = {"type": "base64", "media_type": media_type, "data": data}
+            return {"type": "image", "source": source}
+        case ToolCall(call, name, arguments):
+            return {"type": "tool_use", "id": call, "name": name, "input": orjson.loads(arguments)}
+        case ToolOutcome(call, parts):
+            return {"type": "tool_result", "tool_use_id": call, "content": [block(p) for p in parts]}
 
 
 def split_batches(seeds: Sequence[tuple[Message, str]]) -> list[list[tuple[Message, str]]]:

@@ -12,11 +12,11 @@ import falcon
 import falcon.asgi
 
 from claude_coded.errors import UnsupportedMediaType
-from claude_coded.openai.chat import Activity, ChatRequest, ChunkEncoder, Completion, Envelope, parse_chat
+from claude_coded.openai.chat import ChatRequest, ChunkEncoder, Completion, Envelope, parse_chat
 from claude_coded.openai.wire import KEEP_ALIVE, check_conversation_id, model_object, usage_object
 from claude_coded.service import Listed, TurnService
 from claude_coded.settings import Settings
-from claude_coded.turn import ConversationKey, TurnEvent, TurnFailed, TurnFinished, TurnRequest
+from claude_coded.turn import AnswerEvent, ConversationKey, TurnFailed, TurnFinished, TurnRequest
 
 CONVERSATION_HEADER: Final = "X-Conversation-ID"
 IGNORED_HEADER: Final = "X-Claude-Coded-Ignored"
@@ -59,25 +59,29 @@ class ChatCompletions:
             resp.set_header(CONVERSATION_HEADER, check_conversation_id(header, CONVERSATION_HEADER))
         chat = parse_chat(await _json_body(req))
         name = _conversation(header, chat)
-        resp.set_header(CONVERSATION_HEADER, name)
+        if name is not None:
+            resp.set_header(CONVERSATION_HEADER, name)
         request = TurnRequest(
-            key=ConversationKey(req.context.tenant, name),
+            key=ConversationKey(req.context.tenant, name or f"conv-{uuid4().hex}"),
             profile=self._service.models.profile(chat.model),
             messages=chat.messages,
             system=chat.system,
             streamed=chat.stream,
+            named=name is not None,
         )
+        located = await self._service.locate(request)
+        resp.set_header(CONVERSATION_HEADER, located.request.key.id)
         if chat.ignored:
             resp.set_header(IGNORED_HEADER, ", ".join(sorted(map(_header_safe, chat.ignored))))
         envelope = Envelope(f"chatcmpl-{uuid4().hex}", int(self._service.now()), chat.model)
-        batches = Batches(self._service.run(request))
+        batches = Batches(self._service.run(located))
         if chat.stream:
             await self._stream(resp, batches, envelope, include_usage=chat.include_usage)
         else:
             await self._complete(resp, batches, envelope)
 
     async def _complete(self, resp: falcon.asgi.Response, batches: "Batches", envelope: Envelope) -> None:
-        completion = Completion(envelope, Activity(self._settings.turns.tool_activity))
+        completion = Completion(envelope)
         async with contextlib.aclosing(batches):
             while (made := completion.add(await batches.next(math.inf) or ())) is None:
                 pass
@@ -93,7 +97,7 @@ class ChatCompletions:
         except BaseException:
             await batches.aclose()
             raise
-        encoder = ChunkEncoder(envelope, self._settings.turns.tool_activity, include_usage=include_usage)
+        encoder = ChunkEncoder(envelope, include_usage=include_usage)
         resp.content_type = "text/event-stream"
         resp.set_header("Cache-Control", "no-cache")
         resp.set_header("X-Accel-Buffering", "no")
@@ -103,11 +107,11 @@ class ChatCompletions:
 class Batches:
     """A turn's batches of events, to be had with a time limit and no loss."""
 
-    def __init__(self, events: AsyncIterator[list[TurnEvent]]) -> None:
+    def __init__(self, events: AsyncIterator[list[AnswerEvent]]) -> None:
         self._events = events
-        self._pending: asyncio.Future[list[TurnEvent]] | None = None
+        self._pending: asyncio.Future[list[AnswerEvent]] | None = None
 
-    async def next(self, seconds: float) -> list[TurnEvent] | None:
+    async def next(self, seconds: float) -> list[AnswerEvent] | None:
         """Return the next batch; None when none came within so many seconds."""
         if self._pending is None:
             self._pending = asyncio.ensure_future(anext(self._events))
@@ -135,14 +139,14 @@ class EventStream:
     def __init__(
         self,
         batches: Batches,
-        first: list[TurnEvent] | None,
+        first: list[AnswerEvent] | None,
         encoder: ChunkEncoder,
         keep_alive: float,
     ) -> None:
         self._batches = batches
         self._keep_alive = keep_alive
         self._encoder = encoder
-        self._first: list[TurnEvent] | None = first
+        self._first: list[AnswerEvent] | None = first
         self._begun = False
         self._ended = False
 
@@ -160,7 +164,7 @@ class EventStream:
         events = await self._batches.next(self._keep_alive)
         return KEEP_ALIVE if events is None else self._encode(events)
 
-    def _encode(self, events: list[TurnEvent]) -> bytes:
+    def _encode(self, events: list[AnswerEvent]) -> bytes:
         self._ended = isinstance(events[-1], TurnFinished | TurnFailed)
         return self._encoder.encode(events)
 
@@ -260,13 +264,11 @@ async def _json_body(req: Request) -> bytes:
     return bytes(await req.stream.read())
 
 
-def _conversation(header: str | None, chat: ChatRequest) -> str:
-    """Return the conversation's id: the header's, the model suffix's, or a new one."""
-    if header is not None:
-        return header
-    if chat.conversation is not None:
+def _conversation(header: str | None, chat: ChatRequest) -> str | None:
+    """Return the conversation's id: the header's or the model suffix's; None where it is to be found."""
+    if header is None and chat.conversation is not None:
         return check_conversation_id(chat.conversation, "model")
-    return f"conv-{uuid4().hex}"
+    return header
 
 
 def _key(req: Request, name: str) -> ConversationKey:

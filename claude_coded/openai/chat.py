@@ -1,6 +1,8 @@
-"""Chat completions: a request -> a TurnRequest's parts; TurnEvents -> chunks, or the completion they make."""
+"""Chat completions: a request -> a TurnRequest's parts; AnswerEvents -> chunks, or their completion."""
 
-from collections.abc import Iterable, Mapping
+import base64
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -11,13 +13,17 @@ from claude_coded.errors import InvalidRequest, UnsupportedParameter
 from claude_coded.openai.fields import review
 from claude_coded.openai.wire import DONE, decode, encode, error_event, usage_object
 from claude_coded.turn import (
+    AnswerEvent,
     FinishReason,
+    Image,
     Message,
+    Part,
     ReasoningDelta,
     Role,
+    Text,
     TextDelta,
-    ToolActivity,
-    TurnEvent,
+    ToolCall,
+    ToolOutcome,
     TurnFailed,
     TurnFinished,
     Usage,
@@ -30,19 +36,42 @@ FINISH: Final[Mapping[FinishReason, str]] = {
 }
 
 
-class Part(Struct, frozen=True):
+class ImageUrl(Struct, frozen=True):
+    """OpenAI's `image_url` object."""
+
+    url: str
+
+
+class ContentPart(Struct, frozen=True):
     """A content part."""
 
     type: str
     text: str | None = None
+    image_url: ImageUrl | None = None
+
+
+class FunctionCall(Struct, frozen=True):
+    """What a call calls; `arguments` is JSON text."""
+
+    name: str
+    arguments: str = ""
+
+
+class Call(Struct, frozen=True):
+    """A tool call of the assistant."""
+
+    id: str
+    function: FunctionCall
+    type: Literal["function"] = "function"
 
 
 class ChatMessage(Struct, frozen=True):
     """A message as a client sends it; fields that are not known are let be."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[Part] | None = None
-    tool_calls: list[Any] | None = None
+    content: str | list[ContentPart] | None = None
+    tool_calls: list[Call] | None = None
+    tool_call_id: str | None = None
     function_call: Any = None
 
 
@@ -76,6 +105,7 @@ class ChatRequest:
 
 _BODY: Final = msgspec.json.Decoder(ChatBody)
 _FIELDS: Final = msgspec.json.Decoder(dict[str, Any])
+_DATA_URL: Final = re.compile(r"data:(image/(?:png|jpeg|gif|webp));base64,([A-Za-z0-9+/=]+)")
 _TEXT_PARTS: Final = {"text", "input_text", "output_text", "refusal"}
 
 
@@ -106,40 +136,126 @@ def _history(given: list[ChatMessage]) -> tuple[str | None, tuple[Message, ...]]
         raise InvalidRequest("at least one message is needed", param="messages")
     system: list[str] = []
     messages: list[Message] = []
+    calls = _Calls()
     for index, message in enumerate(given):
         place = f"messages[{index}]"
-        text = _text(message, place)
         if message.role in {"system", "developer"}:
-            system.append(text)
-        elif message.role == "assistant":
-            if text:
-                messages.append(Message(Role.ASSISTANT, text))
+            system.append("\n".join(_texts(message, place)))
+        elif message.role == "tool":
+            _add_outcome(messages, calls.answer(message, place))
         else:
-            if not text.strip():
-                raise InvalidRequest("a user message must not be empty", param=f"{place}.content")
-            messages.append(Message(Role.USER, text))
+            calls.check_answered()
+            if parts := _parts(message, place):
+                calls.note(message, place)
+                role = Role.ASSISTANT if message.role == "assistant" else Role.USER
+                messages.append(Message(role, parts))
+    calls.check_answered()
     if not messages or messages[-1].role is not Role.USER:
         raise InvalidRequest("the last message must be the user's", param=f"messages[{len(given) - 1}].role")
     return "\n\n".join(system) if system else None, tuple(messages)
 
 
-def _text(message: ChatMessage, place: str) -> str:
-    if message.role in {"tool", "function"}:
-        raise UnsupportedParameter("tool results are not supported", param=f"{place}.role")
-    if message.tool_calls or message.function_call:
-        raise UnsupportedParameter("tool calls are not supported", param=f"{place}.tool_calls")
-    if message.content is None or isinstance(message.content, str):
-        return message.content or ""
-    texts = []
-    for index, part in enumerate(message.content):
-        if part.type not in _TEXT_PARTS:
-            raise UnsupportedParameter(
-                f"content of type {part.type!r} is not supported", param=f"{place}.content[{index}].type"
+class _Calls:
+    """The calls that wait for their outcomes: each has to come, in the messages right after the call."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, str] = {}  # id -> where it was made
+
+    def note(self, message: ChatMessage, place: str) -> None:
+        self._open = {call.id: place for call in message.tool_calls or ()}
+
+    def answer(self, message: ChatMessage, place: str) -> ToolOutcome:
+        if message.tool_call_id is None or self._open.pop(message.tool_call_id, None) is None:
+            raise InvalidRequest(
+                f"no call {message.tool_call_id!r} of the assistant message before waits for a result",
+                param=f"{place}.tool_call_id",
             )
-        if part.text is None:
-            raise InvalidRequest("a text part has a text", param=f"{place}.content[{index}].text")
-        texts.append(part.text)
-    return "\n".join(texts)
+        parts = tuple(part for part in _content(message, place) if isinstance(part, Text | Image))
+        return ToolOutcome(message.tool_call_id, parts)
+
+    def check_answered(self) -> None:
+        if self._open:
+            missing = ", ".join(self._open)
+            place = next(iter(self._open.values()))
+            raise InvalidRequest(f"these tool calls have no results: {missing}", param=f"{place}.tool_calls")
+
+
+def _add_outcome(messages: list[Message], outcome: ToolOutcome) -> None:
+    """Add a tool's outcome; those of one reply make one message."""
+    last = messages[-1] if messages else None
+    if last is not None and last.role is Role.USER and isinstance(last.parts[-1], ToolOutcome):
+        messages[-1] = Message(Role.USER, (*last.parts, outcome))
+    else:
+        messages.append(Message(Role.USER, (outcome,)))
+
+
+def _parts(message: ChatMessage, place: str) -> tuple[Part, ...]:
+    """Return a user's or assistant's content; an assistant's may be empty, and is then nothing."""
+    if message.role == "function" or message.function_call:
+        raise UnsupportedParameter("functions are not supported; use tools", param=f"{place}.function_call")
+    parts = tuple(part for part in _content(message, place) if not _is_blank(part))
+    if message.role == "user" and not parts:
+        raise InvalidRequest("a user message must not be empty", param=f"{place}.content")
+    calls = (_call(call, f"{place}.tool_calls[{n}]") for n, call in enumerate(message.tool_calls or ()))
+    return (*parts, *calls)
+
+
+def _is_blank(part: Part) -> bool:
+    return isinstance(part, Text) and not part.text.strip()
+
+
+def _call(call: Call, place: str) -> ToolCall:
+    try:
+        arguments = msgspec.json.decode(call.function.arguments or "{}")
+    except msgspec.DecodeError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise InvalidRequest("arguments are the JSON text of an object", param=f"{place}.function.arguments")
+    return ToolCall(call.id, call.function.name, call.function.arguments or "{}")
+
+
+def _content(message: ChatMessage, place: str) -> Iterator[Part]:
+    if isinstance(message.content, str):
+        yield Text(message.content)
+        return
+    for index, part in enumerate(message.content or ()):
+        where = f"{place}.content[{index}]"
+        if part.type == "image_url" and message.role in {"user", "tool"}:
+            yield _image(part, where)
+        elif part.type in _TEXT_PARTS:
+            yield Text(_text(part, where))
+        else:
+            raise UnsupportedParameter(
+                f"content of type {part.type!r} is not supported here", param=f"{where}.type"
+            )
+
+
+def _texts(message: ChatMessage, place: str) -> list[str]:
+    return [part.text for part in _content(message, place) if isinstance(part, Text)]
+
+
+def _text(part: ContentPart, place: str) -> str:
+    if part.text is None:
+        raise InvalidRequest("a text part has a text", param=f"{place}.text")
+    return part.text
+
+
+def _image(part: ContentPart, place: str) -> Image:
+    """Return an image of a data URL (RFC 2397), in a format that the model takes."""
+    param = f"{place}.image_url.url"
+    url = part.image_url.url if part.image_url is not None else ""
+    found = _DATA_URL.fullmatch(url)
+    if not url.startswith("data:"):
+        raise UnsupportedParameter("images are taken as data URLs only", param=param)
+    if found is None:
+        raise InvalidRequest(
+            "an image's data URL is data:image/png;base64,… with png, jpeg, gif or webp", param=param
+        )
+    try:
+        base64.b64decode(found[2], validate=True)
+    except ValueError:
+        raise InvalidRequest("the image's data is no base64", param=param) from None
+    return Image(found[1], found[2])
 
 
 # Answers -----------------------------------------------------------------------------------------------
@@ -154,48 +270,10 @@ class Envelope:
     model: str
 
 
-@dataclass(slots=True)
-class Activity:
-    """Puts Claude's own tool use into words, each on a line of its own; `where` is the setting's value."""
-
-    where: str
-    _at_line_start: bool = True
-
-    def say(self, event: ToolActivity) -> str:
-        """Return the line, with a line end before it where the text so far has none."""
-        what = f"{event.name} failed: {event.failure}" if event.failure is not None else event.name
-        line = f"[{what}] {event.summary}".rstrip() + "\n"
-        start = "" if self._at_line_start else "\n"
-        self._at_line_start = True
-        return start + line
-
-    def note(self, text: str) -> None:
-        """Take note of other text in the same place."""
-        self._at_line_start = text.endswith("\n")
-
-
-def plain(events: Iterable[TurnEvent], activity: Activity) -> Iterable[TurnEvent]:
-    """Yield the events with tool activity turned into text or reasoning, or left out."""
-    shown: Mapping[str, type[TextDelta | ReasoningDelta]] = {
-        "content": TextDelta,
-        "reasoning": ReasoningDelta,
-    }
-    kind = shown.get(activity.where)
-    for event in events:
-        if isinstance(event, ToolActivity):
-            if kind is not None:
-                yield kind(activity.say(event))
-            continue
-        if isinstance(event, TextDelta | ReasoningDelta) and kind is not None and isinstance(event, kind):
-            activity.note(event.text)
-        yield event
-
-
 class ChunkEncoder:
     """Encodes a stream's events. The parts of a delta that never change are encoded once."""
 
-    def __init__(self, envelope: Envelope, activity: str, *, include_usage: bool) -> None:
-        self._activity = Activity(activity)
+    def __init__(self, envelope: Envelope, *, include_usage: bool) -> None:
         self._include_usage = include_usage
         head = {
             "id": envelope.id,
@@ -215,11 +293,11 @@ class ChunkEncoder:
         """Return the first chunk: the role, once."""
         return self._delta + b'{"role":"assistant","content":""}' + self._open_end
 
-    def encode(self, events: Iterable[TurnEvent]) -> bytes:
+    def encode(self, events: Iterable[AnswerEvent]) -> bytes:
         """Return the chunks of some events, each an event of its own."""
-        return b"".join(map(self._one, plain(events, self._activity)))
+        return b"".join(map(self._one, events))
 
-    def _one(self, event: TurnEvent) -> bytes:
+    def _one(self, event: AnswerEvent) -> bytes:
         match event:
             case TextDelta(text):
                 return self._content + encode(text) + b"}" + self._open_end
@@ -229,8 +307,6 @@ class ChunkEncoder:
                 return self._finish(reason, usage)
             case TurnFailed(error):
                 return error_event(error)
-            case ToolActivity():
-                raise AssertionError("tool activity was put into words before")
 
     def _finish(self, reason: FinishReason, usage: Usage) -> bytes:
         last = b'{},"logprobs":null,"finish_reason":' + encode(FINISH[reason]) + b"}]" + self._close_end
@@ -245,13 +321,12 @@ class Completion:
     """The folded stream."""
 
     envelope: Envelope
-    activity: Activity
     _content: list[str] = field(default_factory=list)
     _reasoning: list[str] = field(default_factory=list)
 
-    def add(self, events: Iterable[TurnEvent]) -> dict[str, Any] | None:
+    def add(self, events: Iterable[AnswerEvent]) -> dict[str, Any] | None:
         """Take in some events; return the completion at the turn's end. Raises a failed turn's error."""
-        for event in plain(events, self.activity):
+        for event in events:
             match event:
                 case TextDelta(text):
                     self._content.append(text)
@@ -261,8 +336,6 @@ class Completion:
                     return self._object(reason, usage)
                 case TurnFailed(error):
                     raise error
-                case ToolActivity():
-                    raise AssertionError("tool activity was put into words before")
         return None
 
     def _object(self, reason: FinishReason, usage: Usage) -> dict[str, Any]:

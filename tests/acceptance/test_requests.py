@@ -130,17 +130,25 @@ def test_what_changes_nothing_is_ignored_and_named(daemon: Daemon, name: str) ->
     assert "X-Claude-Coded-Ignored" not in daemon.ask("[[say hi]]", name).headers
 
 
-def test_text_parts_are_taken_and_others_refused(daemon: Daemon, name: str) -> None:
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9"
+    "awAAAABJRU5ErkJggg=="
+)
+
+
+def test_text_and_image_parts_are_taken_and_others_refused(daemon: Daemon, name: str) -> None:
     parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two [[recall]]"}]
-    assert daemon.ask([{"role": "user", "content": parts}], name).said == ["one\ntwo [[recall]]"]
-    image = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
-    answer = daemon.ask([{"role": "user", "content": image}], name)
+    assert daemon.ask([{"role": "user", "content": parts}], name).said == ["one", "two [[recall]]"]
+    image = [{"type": "image_url", "image_url": {"url": PIXEL}}, {"type": "text", "text": "[[images]]"}]
+    assert daemon.ask([{"role": "user", "content": image}], name).text == "1"
+    sound = [{"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}]
+    answer = daemon.ask([{"role": "user", "content": sound}], name)
     refused(answer, 400, "messages[0].content[0].type", "unsupported_parameter")
 
 
-def test_a_tools_result_is_refused(daemon: Daemon, name: str) -> None:
+def test_a_tools_result_without_a_call_is_refused(daemon: Daemon, name: str) -> None:
     answer = daemon.ask([*HI, {"role": "tool", "tool_call_id": "x", "content": "y"}], name)
-    refused(answer, 400, "messages[1].role", "unsupported_parameter")
+    refused(answer, 400, "messages[1].tool_call_id", None)
 
 
 def test_a_body_that_is_too_large_is_a_413(start: Start) -> None:

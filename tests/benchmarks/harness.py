@@ -176,7 +176,7 @@ class DirectConversation:
 
     def ask(self, text: str) -> Timing:
         """Run a turn; the first one's time includes the start of the process."""
-        line = message_line(Message(Role.USER, text), str(uuid4()), query=True)
+        line = message_line(Message.of(Role.USER, text), str(uuid4()), query=True)
         started = time.perf_counter()
         if self._process is None:
             self._process = self._command.spawn()

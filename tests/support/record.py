@@ -54,7 +54,7 @@ async def record(name: str, script: str, url: str, directory: Path) -> None:
     )
     assert process.stdin is not None
     process.stdin.write(Protocol().initialize(Setup())[0])
-    process.stdin.write(message_line(Message(Role.USER, script), TURN, query=True))
+    process.stdin.write(message_line(Message.of(Role.USER, script), TURN, query=True))
     process.stdin.write_eof()
     out, _ = await process.communicate()
     (DATA / f"{name}.jsonl").write_bytes(out.replace(str(directory).encode(), b"/workspace"))

@@ -10,17 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from claude_coded.activity import Activity
 from claude_coded.errors import InvalidRequest, UnsupportedParameter, UpstreamOverloaded
-from claude_coded.openai.chat import Activity, ChunkEncoder, Completion, Envelope, parse_chat
+from claude_coded.openai.chat import ChunkEncoder, Completion, Envelope, parse_chat
 from claude_coded.openai.fields import FIELDS, Treatment
 from claude_coded.openai.wire import check_conversation_id
 from claude_coded.turn import (
+    AnswerEvent,
     FinishReason,
+    Image,
     Message,
     ReasoningDelta,
     Role,
+    Text,
     TextDelta,
     ToolActivity,
+    ToolCall,
+    ToolOutcome,
     TurnEvent,
     TurnFailed,
     TurnFinished,
@@ -30,6 +36,28 @@ from claude_coded.turn import (
 HELLO: dict[str, Any] = {"role": "user", "content": "hello"}
 ENVELOPE = Envelope("chatcmpl-1", 7, "claude-code")
 USAGE = Usage(input=10, output=4, cache_read=6, cache_write=1, reasoning=2)
+
+
+IMAGE_URL = "messages[0].content[0].image_url.url"
+
+
+def call(name: str, arguments: str = "{}") -> dict[str, Any]:
+    return {"id": name, "type": "function", "function": {"name": "f", "arguments": arguments}}
+
+
+def result(name: str, content: object = "ok") -> dict[str, Any]:
+    return {"role": "tool", "tool_call_id": name, "content": content}
+
+
+def image(url: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+CALLS: dict[str, Any] = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [call("a"), call("b", '{"x": 1}')],
+}
 
 
 def body(**fields: object) -> bytes:
@@ -53,9 +81,9 @@ def test_a_request() -> None:
     )
     assert (chat.model, chat.conversation, chat.system) == ("claude-code", "my-chat", "one\n\ntwo")
     assert chat.messages == (
-        Message(Role.USER, "a\nb"),
-        Message(Role.ASSISTANT, "answer"),
-        Message(Role.USER, "c"),
+        Message(Role.USER, (Text("a"), Text("b"))),
+        Message.of(Role.ASSISTANT, "answer"),
+        Message.of(Role.USER, "c"),
     )
     assert (chat.stream, chat.include_usage, chat.ignored) == (True, True, [])
 
@@ -74,6 +102,20 @@ def test_a_request() -> None:
         ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "messages[0].content[0]"),
         ({"messages": [HELLO, {"role": "assistant", "content": "x"}]}, "messages[1].role"),
         ({"messages": [{"role": "system", "content": "x"}]}, "messages[0].role"),
+        (
+            {"messages": [HELLO, {"role": "tool", "content": "x", "tool_call_id": "t"}]},
+            "messages[1].tool_call_id",
+        ),
+        ({"messages": [HELLO, CALLS, HELLO]}, "messages[1].tool_calls"),
+        ({"messages": [HELLO, CALLS]}, "messages[1].tool_calls"),
+        ({"messages": [HELLO, CALLS, result("b"), result("b")]}, "messages[3].tool_call_id"),
+        ({"messages": [HELLO, {"role": "assistant", "tool_calls": [{}]}]}, "messages[1].tool_calls[0]"),
+        (
+            {"messages": [HELLO, {"role": "assistant", "tool_calls": [call("a", "no json")]}]},
+            "messages[1].tool_calls[0].function.arguments",
+        ),
+        ({"messages": [{"role": "user", "content": [image("data:image/bmp;base64,AA==")]}]}, IMAGE_URL),
+        ({"messages": [{"role": "user", "content": [image("data:image/png;base64,A")]}]}, IMAGE_URL),
         ({"model": 5}, "model"),
         ({"model": ""}, "model"),
         ({"stream": "yes"}, "stream"),
@@ -102,12 +144,14 @@ def test_what_is_wrong_is_named(fields: dict[str, Any], param: str) -> None:
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"audio": {"voice": "x"}}, "audio"),
         ({"modalities": ["text", "audio"]}, "modalities"),
-        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "t"}]}, "messages[0].role"),
         (
-            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+            {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]},
             "messages[0].content[0].type",
         ),
-        ({"messages": [{"role": "assistant", "tool_calls": [{}]}, HELLO]}, "messages[0].tool_calls"),
+        (
+            {"messages": [{"role": "user", "content": [image("https://a.example/b.png")]}]},
+            "messages[0].content[0].image_url.url",
+        ),
     ],
 )
 def test_what_would_change_the_answers_meaning_is_refused(fields: dict[str, Any], param: str) -> None:
@@ -121,6 +165,25 @@ def test_the_rest_is_ignored_by_name() -> None:
         body(temperature=0.5, seed=1, user="u", n=1, stop=None, tools=[], logprobs=False, made_up={"a": 1})
     )
     assert sorted(chat.ignored) == ["made_up", "seed", "temperature", "user"]
+
+
+def test_calls_outcomes_and_images_keep_their_places() -> None:
+    said = [{"type": "text", "text": "see"}, image("data:image/png;base64,AA==")]
+    chat = parse_chat(
+        body(messages=[{"role": "user", "content": said}, CALLS, result("b"), result("a"), HELLO])
+    )
+    assert chat.messages == (
+        Message(Role.USER, (Text("see"), Image("image/png", "AA=="))),
+        Message(Role.ASSISTANT, (ToolCall("a", "f", "{}"), ToolCall("b", "f", '{"x": 1}'))),
+        Message(Role.USER, (ToolOutcome("b", (Text("ok"),)), ToolOutcome("a", (Text("ok"),)))),
+        Message.of(Role.USER, "hello"),
+    )
+
+
+def test_outcomes_may_be_what_is_asked_and_empty_answers_are_nothing() -> None:
+    empty = {"role": "assistant", "content": ""}
+    chat = parse_chat(body(messages=[HELLO, empty, HELLO, CALLS, result("a", ""), result("b")]))
+    assert [message.role for message in chat.messages] == [Role.USER, Role.USER, Role.ASSISTANT, Role.USER]
 
 
 def test_null_is_the_same_as_absent() -> None:
@@ -173,8 +236,8 @@ def chunks(data: bytes) -> list[Any]:
     return [event[6:] if event == "data: [DONE]" else orjson.loads(event[6:]) for event in events]
 
 
-def stream(events: Sequence[TurnEvent], activity: str = "reasoning", *, usage: bool = False) -> list[Any]:
-    encoder = ChunkEncoder(ENVELOPE, activity, include_usage=usage)
+def stream(events: Sequence[AnswerEvent], *, usage: bool = False) -> list[Any]:
+    encoder = ChunkEncoder(ENVELOPE, include_usage=usage)
     return chunks(encoder.start() + encoder.encode(events))
 
 
@@ -236,13 +299,15 @@ def test_tool_activity_shows_where_the_setting_says(where: str, content: str, re
         TextDelta("b"),
         TurnFinished(),
     ]
-    made = deltas(stream(events, where))
+    activity = Activity(where)
+    made = deltas(stream(activity.show(events)))
     assert "".join(delta.get("content", "") for delta in made) == content
     assert "".join(delta.get("reasoning_content", "") for delta in made) == reasoning
+    assert activity.used == 1
 
 
 def test_a_completion() -> None:
-    completion = Completion(ENVELOPE, Activity("off"))
+    completion = Completion(ENVELOPE)
     assert completion.add([ReasoningDelta("hm"), TextDelta("a")]) is None
     made = completion.add([TextDelta("b"), TurnFinished(FinishReason.REFUSAL, USAGE)])
     assert made is not None
@@ -266,21 +331,17 @@ def test_a_completion() -> None:
 
 def test_a_failed_turn_is_no_completion() -> None:
     with pytest.raises(UpstreamOverloaded):
-        Completion(ENVELOPE, Activity("off")).add([TextDelta("a"), TurnFailed(UpstreamOverloaded("x"))])
+        Completion(ENVELOPE).add([TextDelta("a"), TurnFailed(UpstreamOverloaded("x"))])
 
 
-EVENTS = st.lists(
-    st.builds(TextDelta, st.text())
-    | st.builds(ReasoningDelta, st.text())
-    | st.builds(ToolActivity, st.text(min_size=1), st.text(), st.none() | st.text())
-)
+EVENTS = st.lists(st.builds(TextDelta, st.text()) | st.builds(ReasoningDelta, st.text()))
 
 
-@given(events=EVENTS, where=st.sampled_from(["reasoning", "content", "off"]))
-def test_the_completion_is_the_folded_stream(events: list[TurnEvent], where: str) -> None:
+@given(events=EVENTS)
+def test_the_completion_is_the_folded_stream(events: list[AnswerEvent]) -> None:
     ended = [*events, TurnFinished(usage=USAGE)]
-    made = deltas(stream(ended, where))
-    whole = Completion(ENVELOPE, Activity(where)).add(ended)
+    made = deltas(stream(ended))
+    whole = Completion(ENVELOPE).add(ended)
     assert whole is not None
     message = whole["choices"][0]["message"]
     assert message["content"] == "".join(delta.get("content", "") for delta in made)

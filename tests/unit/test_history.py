@@ -1,91 +1,256 @@
-"""What a turn writes."""
+"""Matching, and what a turn writes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_coded.history import Conversation, Span, Unfinished, newest, plan, rebuild, seen_before
-from claude_coded.turn import ConversationKey, Message, Profile, Role, TurnRequest, Usage
+from claude_coded.history import (
+    Conversation,
+    Head,
+    Source,
+    Span,
+    Told,
+    Unfinished,
+    Way,
+    begin,
+    branch,
+    can_drop,
+    chain,
+    follow,
+    go_on,
+    last_digest,
+    read,
+    rebuild,
+    seed_digest,
+)
+from claude_coded.turn import (
+    ConversationKey,
+    Image,
+    Message,
+    Profile,
+    Role,
+    Text,
+    ToolCall,
+    ToolOutcome,
+    TurnRequest,
+    Usage,
+)
 
 KEY = ConversationKey("default", "c")
 PROFILE = Profile("claude-code", agent=True)
-A, B, C = (Message(Role.USER, text) for text in "abc")
-ANSWER = Message(Role.ASSISTANT, "answer")
-SPAN = Span("first", "last")
+START = seed_digest("default", agent=True)
 
 
-def request(*messages: Message) -> TurnRequest:
-    return TurnRequest(KEY, PROFILE, messages)
+def user(text: str) -> Message:
+    return Message.of(Role.USER, text)
 
 
-def known(turns: int = 1, unfinished: Unfinished | None = None) -> Conversation:
-    return Conversation(KEY, "s", PROFILE, Path("/w"), "", turns, 0.0, 0.0, Usage(), unfinished)
+def answer(text: str) -> Message:
+    return Message.of(Role.ASSISTANT, text)
 
 
-def test_an_unknown_conversation_begins_with_what_the_client_brings() -> None:
-    made = plan(None, request(A, ANSWER, B))
-    assert made.fresh
-    assert made.seeds == made.lead == (A, ANSWER)
-    assert made.asked == (B,)
+A, B, C = user("a"), user("b"), user("c")
 
 
-def test_a_known_one_goes_on_with_the_newest_messages_alone() -> None:
-    made = plan(known(), request(A, ANSWER, B, C))
-    assert not made.fresh
-    assert made.written == (B, C)
+def tell(*messages: Message) -> Told:
+    return read(TurnRequest(KEY, PROFILE, messages))
 
 
-def test_the_same_question_again_replaces_the_unfinished_turn() -> None:
-    unfinished = Unfinished((SPAN,), (), (B,), "half an ans")
-    made = plan(known(unfinished=unfinished), request(B))
-    assert made.back == unfinished
-    assert made.written == (B,)
+def heads(*turns: tuple[Message, ...], tools: tuple[int, ...] = (), session: str = "s") -> list[Head]:
+    """Return the turns of a branch, each made of these messages."""
+    made: list[Head] = []
+    said: tuple[Message, ...] = ()
+    for n, messages in enumerate(turns, 1):
+        said = (*said, *messages)
+        digest = last_digest(START, said)
+        used = tools[n - 1] if tools else 0
+        made.append(Head(n, digest, used, session, Span(f"first{n}", f"last{n}")))
+    return made
 
 
-def test_another_question_follows_what_the_client_saw() -> None:
-    unfinished = Unfinished((SPAN,), (), (B,), "half an ans")
-    made = plan(known(unfinished=unfinished), request(C))
-    assert made.written == (B, Message(Role.ASSISTANT, "half an ans"), C)
-    assert made.lead == made.written[:2]
+def known(head: Head | None = None, unfinished: Unfinished | None = None) -> Conversation:
+    return Conversation(
+        KEY, "s", PROFILE, Path("/w"), "", int(head is not None), 0.0, 0.0, Usage(), unfinished, head
+    )
 
 
-def test_a_question_whose_answer_nobody_saw_never_was() -> None:
-    made = plan(known(unfinished=Unfinished((SPAN,), (), (B,), "")), request(C))
-    assert made.written == (C,)
+TURNS = [(user(f"q{n}"), answer(f"a{n}")) for n in range(1, 4)]
+PATH = heads(*TURNS)
+SAID = tuple(message for turn in TURNS for message in turn)
+LEFT = Unfinished((Span("u1", "u2"),), (), (B,), "half")
 
 
-def test_two_unfinished_turns_in_a_row_keep_all_that_was_seen() -> None:
-    first = Unfinished((SPAN,), (), (A,), "one")
-    lead = seen_before(first, (B,))
-    second = Unfinished((SPAN, SPAN), lead, (B,), "two")
-    assert seen_before(second, (B,)) == lead
-    assert seen_before(second, (C,)) == (*lead, B, Message(Role.ASSISTANT, "two"))
+# Digests -----------------------------------------------------------------------------------------------
 
 
-def test_a_first_turn_that_never_finished_begins_anew() -> None:
-    assert plan(known(turns=0, unfinished=Unfinished((SPAN,), (), (A,), "")), request(A)).fresh
+def digest(*messages: Message) -> bytes:
+    return last_digest(START, messages)
 
 
-def test_a_lost_session_is_seeded_with_all_that_was_said() -> None:
-    made = plan(known(unfinished=Unfinished((SPAN,), (), (B,), "half")), request(C))
-    again = rebuild((A, ANSWER), made)
-    assert again.fresh
-    assert again.back is None
-    assert again.written == (A, ANSWER, B, Message(Role.ASSISTANT, "half"), C)
-    assert again.lead == made.lead
+def test_what_clients_change_on_the_way_makes_no_other_message() -> None:
+    call = ToolCall("id1", "f", '{"a": 1, "b": [2]}')
+    again = ToolCall("id2", "f", '{"b":[2],"a":1}')
+    assert digest(Message(Role.ASSISTANT, (call,))) == digest(Message(Role.ASSISTANT, (again,)))
+    assert digest(answer("text \n")) == digest(answer("text"))
+    assert digest(user("a\nb")) == digest(Message(Role.USER, (Text("a"), Text("b"))))
+    outcome = Message(Role.USER, (ToolOutcome("id1", (Text("42\n"),)),))
+    assert digest(outcome) == digest(Message(Role.USER, (ToolOutcome("id2", (Text("42"),)),)))
 
 
-MESSAGES = st.lists(st.builds(Message, st.sampled_from(Role), st.text()))
+def test_what_differs_makes_another_one() -> None:
+    different = [
+        user("a"),
+        answer("a"),
+        user("A"),
+        user("a b"),
+        Message(Role.USER, (ToolOutcome("i", (Text("a"),)),)),
+        Message(Role.USER, (Text("a"), Image("image/png", "AA=="))),
+        Message(Role.USER, (Text("a"), Image("image/gif", "AA=="))),
+        Message(Role.ASSISTANT, (ToolCall("i", "a", "{}"),)),
+        Message(Role.ASSISTANT, (Text("a"), ToolCall("i", "f", "{}"))),
+    ]
+    assert len({digest(message) for message in different}) == len(different)
+    assert digest(user("a"), user("b")) != digest(user("ab"))
+    assert (
+        len({seed_digest("a", agent=True), seed_digest("a", agent=False), seed_digest("b", agent=True)}) == 3
+    )
+
+
+MESSAGES = st.lists(st.builds(Message.of, st.sampled_from(Role), st.text(min_size=1)), max_size=8)
+
+
+@given(MESSAGES, MESSAGES)
+def test_a_chain_is_that_of_its_beginning_and_then_its_own(one: list[Message], two: list[Message]) -> None:
+    both = list(chain(START, [*one, *two]))
+    assert both[: len(one)] == list(chain(START, one))
+    assert both[len(one) :] == list(chain(last_digest(START, one), two))
+
+
+# Requests ----------------------------------------------------------------------------------------------
 
 
 @given(MESSAGES)
-def test_the_newest_are_the_users_last_and_nothing_is_lost(messages: list[Message]) -> None:
-    history = (*messages, A)
-    asked = newest(history)
-    assert asked
-    assert all(message.role is Role.USER for message in asked)
-    rest = history[: len(history) - len(asked)]
-    assert rest + asked == history
-    assert not rest or rest[-1].role is Role.ASSISTANT
-    assert plan(None, request(*history)).written == history
+def test_a_request_asks_the_users_last_messages_and_loses_none(messages: list[Message]) -> None:
+    told = tell(*messages, A)
+    assert (*told.past, *told.asked) == (*messages, A)
+    assert all(message.role is Role.USER for message in told.asked)
+    assert not told.past or told.past[-1].role is Role.ASSISTANT
+    assert len(told.digests) == len(told.past)
+
+
+def test_a_turn_may_end_where_an_answer_is_followed_by_a_question() -> None:
+    assert tell(A, answer("1"), B, answer("2"), C).ends() == [4, 2]
+    assert tell(A, answer("1"), answer("2"), C).ends() == [3]
+    assert tell(answer("0"), A).ends() == [1]
+    assert tell(A, B).ends() == []
+
+
+# Plans -------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_conversation_begins_with_what_the_client_brings() -> None:
+    made = begin(tell(A, answer("1"), B), None)
+    assert made.way is Way.FRESH
+    assert made.seeds == (A, answer("1"))
+    assert made.said == made.written == (A, answer("1"), B)
+    assert made.own == 0
+
+
+def test_a_known_one_goes_on_with_the_newest_messages_alone() -> None:
+    made = go_on(known(PATH[-1]), tell(B, C))
+    assert (made.way, made.written, made.back) == (Way.CONTINUE, (B, C), ())
+    assert (made.base, made.digest) == (PATH[-1], PATH[-1].digest)
+
+
+def test_a_history_that_ends_at_the_head_goes_on_there() -> None:
+    made = follow(known(PATH[-1]), PATH[-1:], tell(*SAID, C))
+    assert (made.way, made.written, made.back_hot) == (Way.CONTINUE, (C,), ())
+
+
+def test_what_the_client_has_beyond_the_head_is_seeded() -> None:
+    made = follow(known(PATH[-1], LEFT), PATH[-1:], tell(*SAID, B, answer("half"), C))
+    assert (made.way, made.written) == (Way.CONTINUE, (B, answer("half"), C))
+    assert (made.back, made.back_hot) == (LEFT.spans, ())
+
+
+def test_dropped_turns_are_taken_back_in_place() -> None:
+    made = follow(known(PATH[-1], LEFT), PATH, tell(*SAID[:2], C))
+    assert (made.way, made.written, made.base) == (Way.CONTINUE, (C,), PATH[0])
+    cut = Span("first2", "last3")
+    assert (made.back, made.back_hot) == ((*LEFT.spans, cut), (cut,))
+
+
+def test_a_session_in_which_claudes_tools_did_something_is_kept_and_forked() -> None:
+    path = heads(*TURNS, tools=(0, 1, 1))
+    made = follow(known(path[-1]), path, tell(*SAID[:2], C))
+    assert (made.way, made.session, made.back) == (Way.FORK, "s", (Span("first2", "last3"),))
+    assert not can_drop(path, tell(*SAID[:2], C))
+    assert can_drop(path, tell(*SAID[:4], C))
+    assert follow(known(path[-1]), path, tell(*SAID[:4], C)).way is Way.CONTINUE
+
+
+def test_turns_that_were_seeded_into_this_session_cannot_be_cut_there() -> None:
+    path = [replace(PATH[0], session="old"), replace(PATH[1], session="old"), PATH[2]]
+    made = follow(known(path[-1]), path, tell(*SAID[:2], C))
+    assert (made.way, made.written) == (Way.FRESH, (*SAID[:2], C))
+    assert follow(known(path[-1]), path, tell(*SAID[:4], C)).way is Way.CONTINUE
+
+
+def test_a_history_that_nobody_knows_is_seeded_whole() -> None:
+    made = follow(known(PATH[-1]), PATH, tell(user("other"), answer("x"), C))
+    assert (made.way, made.base) == (Way.FRESH, None)
+    assert made.written == (user("other"), answer("x"), C)
+
+
+def test_an_answer_right_after_a_known_one_is_seeded_with_all() -> None:
+    made = follow(known(PATH[-1]), PATH, tell(*SAID, answer("more"), C))
+    assert made.way is Way.FRESH
+
+
+def test_a_branch_keeps_what_claudes_tools_did_by_a_fork_and_else_is_seeded() -> None:
+    told = tell(*SAID[:4], B, answer("own"), C)
+    assert branch(known(PATH[-1]), PATH, told) is None
+    path = heads(*TURNS, tools=(1, 1, 1))
+    source = branch(known(path[-1], LEFT), path, told)
+    assert source == Source("s", (*LEFT.spans, Span("first3", "last3")), 4, 1, Path("/w"))
+    made = begin(told, source)
+    assert (made.way, made.written, made.tools) == (Way.FORK, (B, answer("own"), C), 1)
+    assert made.said == (*told.past, C)
+    assert made.own == 0
+
+
+def test_the_same_question_again_replaces_the_unfinished_turn() -> None:
+    made = go_on(known(PATH[-1], LEFT), tell(B))
+    assert (made.written, made.back) == ((B,), LEFT.spans)
+
+
+def test_another_question_follows_what_the_client_saw() -> None:
+    made = go_on(known(PATH[-1], LEFT), tell(C))
+    assert made.written == made.said == (B, answer("half"), C)
+
+
+def test_a_question_whose_answer_nobody_saw_never_was() -> None:
+    assert go_on(known(PATH[-1], replace(LEFT, seen="")), tell(C)).written == (C,)
+
+
+def test_two_unfinished_turns_in_a_row_keep_all_that_was_seen() -> None:
+    lead = go_on(known(PATH[-1], Unfinished(LEFT.spans, (), (A,), "one")), tell(B)).seeds
+    second = Unfinished(LEFT.spans, lead, (B,), "two")
+    assert go_on(known(PATH[-1], second), tell(B)).seeds == lead
+    assert go_on(known(PATH[-1], second), tell(C)).seeds == (*lead, B, answer("two"))
+
+
+def test_a_first_turn_that_never_finished_begins_anew() -> None:
+    made = go_on(known(None, replace(LEFT, asked=(A,), seen="")), tell(A))
+    assert (made.way, made.written, made.back) == (Way.FRESH, (A,), ())
+
+
+def test_a_lost_session_is_seeded_with_all_that_was_said() -> None:
+    made = go_on(known(PATH[-1], LEFT), tell(C))
+    again = rebuild(SAID, made)
+    assert (again.way, again.back, again.session) == (Way.FRESH, (), None)
+    assert again.written == (*SAID, B, answer("half"), C)
+    assert again.said == made.said
+    assert again.own == len(SAID)

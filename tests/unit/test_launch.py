@@ -28,6 +28,15 @@ def test_a_fresh_session_is_named_and_an_old_one_resumed() -> None:
     assert "new-id" not in resumed
 
 
+def test_a_fork_goes_on_with_a_copy_under_a_new_id() -> None:
+    args = arguments(AGENT.resuming("old-id", "haiku", fork=True), "new-id")
+    assert "--fork-session" in args
+    assert args[args.index("--resume") + 1] == "old-id"
+    assert args[args.index("--session-id") + 1] == "new-id"
+    assert args[args.index("--model") + 1] == "haiku"
+    assert "--fork-session" not in arguments(AGENT.resuming("old-id"), "new-id")
+
+
 def test_the_chat_profile_has_no_tools_and_reads_no_files() -> None:
     args = arguments(CHAT, "s")
     assert args[args.index("--tools") + 1] == ""

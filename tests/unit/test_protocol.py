@@ -18,7 +18,7 @@ from claude_coded.claude.protocol import (
     split_batches,
 )
 from claude_coded.claude.wire import ControlRequest
-from claude_coded.turn import Message, Prompting, Role
+from claude_coded.turn import Image, Message, Prompting, Role, Text, ToolCall, ToolOutcome
 
 
 def test_a_request_carries_the_id_that_its_answer_will_have() -> None:
@@ -56,11 +56,26 @@ def test_a_rewind_names_the_first_message_to_go_and_the_last_that_was_sent() -> 
 
 
 def test_text_goes_in_as_written() -> None:
-    line = orjson.loads(message_line(Message(Role.USER, "/clear @/etc/passwd"), "u", query=True))
+    line = orjson.loads(message_line(Message.of(Role.USER, "/clear @/etc/passwd"), "u", query=True))
     assert line["client_composed"] is True
-    assert line["message"]["content"] == "/clear @/etc/passwd"
+    assert line["message"]["content"] == [{"type": "text", "text": "/clear @/etc/passwd"}]
     assert "shouldQuery" not in line
-    assert orjson.loads(message_line(Message(Role.USER, "x"), "u", query=False))["shouldQuery"] is False
+    assert orjson.loads(message_line(Message.of(Role.USER, "x"), "u", query=False))["shouldQuery"] is False
+
+
+def test_parts_become_the_blocks_of_the_messages_api() -> None:
+    call = ToolCall("c1", "f", '{"x": 1}')
+    said = Message(Role.ASSISTANT, (Text("so"), call))
+    outcome = Message(Role.USER, (ToolOutcome("c1", (Text("42"), Image("image/png", "AA=="))),))
+    line = orjson.loads(message_line(said, "u", query=False))
+    assert line["type"] == "assistant"
+    assert line["message"]["content"][1] == {"type": "tool_use", "id": "c1", "name": "f", "input": {"x": 1}}
+    (block,) = orjson.loads(message_line(outcome, "u", query=True))["message"]["content"]
+    assert (block["type"], block["tool_use_id"]) == ("tool_result", "c1")
+    assert block["content"] == [
+        {"type": "text", "text": "42"},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA=="}},
+    ]
 
 
 def test_a_question_of_the_cli_is_refused_so_that_it_goes_on() -> None:
@@ -70,7 +85,7 @@ def test_a_question_of_the_cli_is_refused_so_that_it_goes_on() -> None:
 
 @given(st.lists(st.sampled_from(Role)))
 def test_seeds_are_cut_after_each_user_message_and_none_is_lost(roles: list[Role]) -> None:
-    seeds = [(Message(role, str(n)), f"u{n}") for n, role in enumerate(roles)]
+    seeds = [(Message.of(role, str(n)), f"u{n}") for n, role in enumerate(roles)]
     runs = split_batches(seeds)
     assert [seed for run in runs for seed in run] == seeds
     assert all(run for run in runs)

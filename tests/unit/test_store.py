@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from claude_coded.errors import ConfigurationError
-from claude_coded.history import Conversation, Span, Unfinished
-from claude_coded.store import MIGRATIONS, Store
+from claude_coded.history import Conversation, Head, Span, Unfinished
+from claude_coded.store import MIGRATIONS, Record, Store
 from claude_coded.turn import ConversationKey, Message, Profile, Role, Usage
 
 KEY = ConversationKey("default", "c")
-SAID = (Message(Role.USER, "hello \N{SNOWMAN}"), Message(Role.ASSISTANT, "hi"))
+SAID = (Message.of(Role.USER, "hello \N{SNOWMAN}"), Message.of(Role.ASSISTANT, "hi"))
 CONVERSATION = Conversation(
     key=KEY,
     session="s1",
@@ -28,6 +28,15 @@ CONVERSATION = Conversation(
     usage=Usage(),
     unfinished=Unfinished((Span("a", "b"),), (), SAID[:1], ""),
 )
+
+
+def record(
+    said: tuple[Message, ...] = SAID,
+    usage: Usage | None = None,
+    parent: int | None = None,
+    digest: bytes = b"d",
+) -> Record:
+    return Record(said, usage or Usage(), parent, "s1", Span("a", "b"), digest, tools=2)
 
 
 def with_store(directory: Path, use: Callable[[Store], Coroutine[Any, Any, None]]) -> None:
@@ -56,11 +65,16 @@ def test_a_turn_from_its_beginning_to_its_end_over_restarts(tmp_path: Path) -> N
         assert known is not None
         assert known.unfinished is not None
         assert known.unfinished.seen == "half"
-        await store.finish(KEY, SAID, Usage(input=5, output=2, cost_usd=0.5), 9.0)
+        await store.finish(KEY, record(usage=Usage(input=5, output=2, cost_usd=0.5)), 9.0)
 
     async def end(store: Store) -> None:
         done = replace(
-            CONVERSATION, turns=1, last_used_at=9.0, usage=Usage(5, 2, cost_usd=0.5), unfinished=None
+            CONVERSATION,
+            turns=1,
+            last_used_at=9.0,
+            usage=Usage(5, 2, cost_usd=0.5),
+            unfinished=None,
+            head=Head(1, b"d", 2, "s1", Span("a", "b")),
         )
         assert await store.load(KEY) == done
         assert await store.messages(KEY) == SAID
@@ -69,16 +83,71 @@ def test_a_turn_from_its_beginning_to_its_end_over_restarts(tmp_path: Path) -> N
         with_store(tmp_path, step)
 
 
-def test_messages_are_in_the_order_of_the_turns(tmp_path: Path) -> None:
+async def say(store: Store, text: str, base: Head | None = None, key: ConversationKey = KEY) -> Head:
+    """Record a turn after another one; its digest is its text."""
+    known = await store.load(key) or replace(CONVERSATION, key=key)
+    await store.begin(replace(known, unfinished=CONVERSATION.unfinished, head=base))
+    parent = base.turn if base else None
+    said = (Message.of(Role.USER, text),)
+    await store.finish(key, record(said, Usage(output=1), parent, text.encode()), 3.0)
+    after = await store.load(key)
+    assert after is not None
+    assert after.head is not None
+    return after.head
+
+
+def test_messages_are_those_of_the_branch_in_the_order_of_the_turns(tmp_path: Path) -> None:
     async def use(store: Store) -> None:
-        for n in range(12):
-            known = await store.load(KEY) or CONVERSATION
-            await store.begin(replace(known, unfinished=CONVERSATION.unfinished))
-            await store.finish(KEY, (Message(Role.USER, str(n)),), Usage(output=1), float(n))
-        assert [message.text for message in await store.messages(KEY)] == [str(n) for n in range(12)]
-        last = await store.load(KEY)
-        assert last is not None
-        assert (last.turns, last.usage.output) == (12, 12)
+        one = await say(store, "1")
+        two = await say(store, "2", one)
+        await say(store, "3", two)
+        other = await say(store, "2b", one)
+        assert [message.text for message in await store.messages(KEY)] == ["1", "2b"]
+        assert await store.path(KEY) == [one, other]
+        known = await store.load(KEY)
+        assert known is not None
+        assert (known.turns, known.usage.output) == (4, 4)
+
+    with_store(tmp_path, use)
+
+
+def test_a_turn_that_branches_moves_the_head_before_it_ends(tmp_path: Path) -> None:
+    async def use(store: Store) -> None:
+        one = await say(store, "1")
+        await say(store, "2", one)
+        known = await store.load(KEY)
+        assert known is not None
+        await store.begin(replace(known, unfinished=CONVERSATION.unfinished, head=one))
+        assert [message.text for message in await store.messages(KEY)] == ["1"]
+
+    with_store(tmp_path, use)
+
+
+def test_the_longest_history_that_is_known_is_found_with_all_who_have_it(tmp_path: Path) -> None:
+    other = replace(KEY, id="other")
+
+    async def use(store: Store) -> None:
+        one = await say(store, "1")
+        two = await say(store, "2", one)
+        twin = await say(store, "1", key=other)
+        assert await store.find([b"x", b"y"]) == await store.find([]) == []
+        (found,) = await store.find([b"x", b"2", b"1"])
+        assert (found.turn, found.key, found.is_head) == (two.turn, KEY, True)
+        both = {(f.turn, f.key, f.is_head) for f in await store.find([b"x", b"1"])}
+        assert both == {(one.turn, KEY, False), (twin.turn, other, True)}
+        many = [str(n).encode() for n in range(5000, 0, -1)]
+        assert [f.turn for f in await store.find(many)] == [two.turn]
+
+    with_store(tmp_path, use)
+
+
+def test_all_sessions_of_a_conversation_are_known(tmp_path: Path) -> None:
+    async def use(store: Store) -> None:
+        await say(store, "1")
+        known = await store.load(KEY)
+        assert known is not None
+        await store.begin(replace(known, session="s2", unfinished=CONVERSATION.unfinished))
+        assert sorted(await store.sessions(KEY)) == ["s1", "s2"]
 
     with_store(tmp_path, use)
 
@@ -100,14 +169,14 @@ def test_purge_forgets_everything_and_a_turn_that_runs_leaves_no_trace(tmp_path:
     async def use(store: Store) -> None:
         await store.begin(CONVERSATION)
         assert await store.purge(KEY) is not None
-        await store.finish(KEY, SAID, Usage(), 2.0)
+        await store.finish(KEY, record(), 2.0)
         assert await store.load(KEY) is None
         assert await store.messages(KEY) == ()
         assert await store.count() == 0
 
     with_store(tmp_path, use)
     with sqlite3.connect(tmp_path / "claude-coded.db") as database:
-        for table in ("conversations", "turns", "unfinished"):
+        for table in ("conversations", "turns", "unfinished", "sessions"):
             assert database.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
     database.close()
 
