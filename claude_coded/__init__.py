@@ -10,7 +10,7 @@ Layers; a row sees only the rows below it (checked by import-linter):
     service                                 a turn: planned, asked, recorded, concluded
     pool                                    the shell around the scheduler
     worker | store                          one CLI process | conversations in SQLite
-    claude | openai | history | scheduler   pure: no I/O, no clock, no randomness
+    activity | claude | openai | history | scheduler   pure: no I/O, no clock, no randomness
     turn                                    the vocabulary between the two sides
     listener | logs                         our own sockets in Granian | logging
     settings
@@ -21,16 +21,18 @@ Who decides what:
 - The scheduler decides who gets which worker: `handle(event, now) -> actions`. The pool carries that out.
   Tickets stand in their conversation's line, then wait for a worker; places are counted in processes.
 - A worker alone changes its state, by one table (`claude.protocol.TRANSITIONS`), and keeps its story.
-- `history.plan` says what a turn writes: which unfinished turn to take back, what to seed, what to ask.
+- `history` knows what was said by chained digests, one a message, and plans a turn: continue the session,
+  fork it, or seed a fresh one; what to take back first; what to seed; what to ask.
 - The store's word is final: a turn is finished when it is recorded there, which is before its last byte
   goes out. The CLI's transcript is on disk by then.
 
-A conversation stands at its last finished turn. A turn that is interrupted, fails or loses its client is
-taken back: the live session is rewound to before the turn's first message (`rewind_conversation`, 5 to 30 ms,
+A conversation stands at its head, the last finished turn of its branch. What comes after that in the session
+is taken back: a turn that was interrupted, failed or lost its client, and turns that the client dropped from
+its history. The live session is rewound to before the first such message (`rewind_conversation`, 5 to 30 ms,
 the running turn stopped by the same request), so the worker stays hot. The cut reaches the disk with the next
-message only, so the turn stays noted as unfinished, and a resumed process rewinds again. What the client was
-sent of the answer is seeded before its next question; the same question again replaces the turn. Where a
-session is lost or cannot be rewound, a fresh one is seeded with the stored messages.
+message only, so it stays noted until a turn finishes, and a resumed process rewinds again. What Claude's own
+tools did cannot be seeded: a session whose dropped turns used them is forked, and kept. Where a session is
+lost or cannot be rewound, a fresh one is seeded with the messages.
 
 A new conversation takes a spare: a process spawned ahead that has no prompt yet. The first `initialize` sets
 it, with the message right behind. A change of system text or model starts the session anew from disk.

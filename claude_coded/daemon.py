@@ -149,6 +149,7 @@ class Daemon:
         listener = Listener(create_app(service, settings, self._plan.keys, about), sock)
         service.pool.start()
         serving = asyncio.ensure_future(listener.serve())
+        housekeeping = asyncio.ensure_future(service.housekeeping())
         try:
             await listener.started()
             log.info(
@@ -164,7 +165,9 @@ class Daemon:
             log.info("stopping")
             await service.drain(settings.turns.drain_timeout)
         finally:
+            housekeeping.cancel()
             await service.pool.close()
+            await service.settle()
             listener.stop()
             await serving
         log.info("stopped")

@@ -119,7 +119,8 @@ class Head:
 class Conversation:
     """A conversation as it is stored. `turns` counts the finished ones; times are Unix seconds.
 
-    `generation` counts the sessions that it has had: a process serves one of them.
+    `generation` counts the sessions that it has had: a process serves one of them. An `ephemeral` one is
+    forgotten when its process goes.
     """
 
     key: ConversationKey
@@ -134,6 +135,8 @@ class Conversation:
     unfinished: Unfinished | None = None
     head: Head | None = None
     generation: int = 0
+    hint: str = ""
+    ephemeral: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ class Pool:
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: str | None = None
-        self._empty = asyncio.Event()
+        self._released: Callable[[ConversationKey], None] = lambda _: None
 
     def start(self) -> None:
         """Begin to keep spares."""
@@ -118,6 +118,10 @@ class Pool:
     def evict(self, conversation: ConversationKey) -> None:
         """Release a conversation's worker, at the end of its turn if one runs."""
         self.post(s.EvictRequested(conversation))
+
+    def on_release(self, tell: Callable[[ConversationKey], None]) -> None:
+        """Have somebody told whenever a conversation's process has ended."""
+        self._released = tell
 
     async def released(self, conversation: ConversationKey) -> None:
         """Wait until no process has the conversation's session any more."""
@@ -241,7 +245,10 @@ class Pool:
         if failed:
             self._note_failure(worker, worker.death.message)
         self._workers.pop(worker.id, None)
+        view = self._scheduler.workers.get(worker.id)
         self.post(s.WorkerExited(worker.id, failed=failed))
+        if view is not None and view.conversation is not None:
+            self._released(view.conversation)
 
     def _note_failure(self, worker: Worker, message: str) -> None:
         self._failure = message

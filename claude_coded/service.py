@@ -51,6 +51,9 @@ log = logging.getLogger(__name__)
 AGENT: Final = Profile("claude-code", agent=True)
 CHAT: Final = Profile("claude-code-chat", agent=False)
 ALIASES: Final = ("sonnet", "opus", "haiku")
+
+HOUSEKEEPING: Final = 3600.0
+"""Seconds between two looks for conversations to forget."""
 DEFAULT_MODEL: Final = "default"
 """What the CLI calls its own choice."""
 
@@ -118,7 +121,13 @@ class Models:
 def launch_of(profile: Profile, settings: Settings) -> Launch:
     """Return how a fresh worker for a profile is started."""
     claude = settings.claude
-    return Launch(profile.agent, claude.workspace, claude.permission_mode, claude.auto_compact)
+    return Launch(
+        profile.agent,
+        claude.workspace,
+        claude.permission_mode,
+        auto_compact=claude.auto_compact,
+        retention_days=settings.retention_days,
+    )
 
 
 class TurnService:
@@ -142,6 +151,7 @@ class TurnService:
         self._wall = wall
         self._runs: dict[ConversationKey, _Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        pool.on_release(self._released)
 
     # Turns ---------------------------------------------------------------------------------------------
 
@@ -153,19 +163,29 @@ class TurnService:
         found = await self.store.find([told.digests[length - 1] for length in told.ends()])
         ready = [turn for turn in found if turn.is_head and not self._pool.holds(turn.key)]
         if ready:
-            best = max(ready, key=lambda turn: (self._pool.is_idle(turn.key), turn.last_used_at))
-            return Located(replace(request, key=best.key), told)
+            return Located(replace(request, key=self._best(ready, request.hint).key), told)
         return await self._branch(request, told, found) if found else Located(request, told)
 
     async def _branch(self, request: TurnRequest, told: Told, found: Sequence[Found]) -> "Located":
         """Branch in a hot session that can drop what the client has dropped, else in a new conversation."""
-        best = max(found, key=lambda turn: (self._pool.is_idle(turn.key), turn.last_used_at))
+        best = self._best(found, request.hint)
         known, path = await self.store.load(best.key), await self.store.path(best.key)
         if known is None:
             return Located(request, told)
         if self._pool.is_idle(best.key) and history.can_drop(path, told):
             return Located(replace(request, key=best.key), told)
         return Located(request, told, history.branch(known, path, told))
+
+    def _best(self, found: Sequence[Found], hint: str) -> Found:
+        """Return which of equal histories to go on with: hot and idle first, then the hinted, the latest."""
+        return max(
+            found,
+            key=lambda turn: (
+                self._pool.is_idle(turn.key),
+                hint != "" and turn.hint == hint,
+                turn.last_used_at,
+            ),
+        )
 
     async def run(self, located: "Located") -> AsyncIterator[list[AnswerEvent]]:
         """Yield a turn's events in batches, each what has come since the last; the end comes last.
@@ -215,6 +235,10 @@ class TurnService:
             await _wait_all(runs, deadline)
         for run in list(self._runs.values()):
             run.fail(WorkerDied("the daemon is stopping"))
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait until everything that was begun in the background is done."""
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -253,9 +277,40 @@ class TurnService:
         if purge:
             # A process that ends writes to its transcript to the last.
             await self._pool.released(key)
-            for session in await self.store.sessions(key):
-                await asyncio.to_thread(remove_transcript, self._projects, session)
-            await self.store.purge(key)
+            await self._forget(key)
+
+    async def housekeeping(self) -> None:
+        """Forget what is outdated, now and every HOUSEKEEPING seconds; ends by being cancelled."""
+        while True:
+            try:
+                await self.forget_outdated()
+            except CodedError as error:
+                log.warning("housekeeping failed", extra={"error": error.message})
+            await asyncio.sleep(HOUSEKEEPING)
+
+    async def forget_outdated(self) -> None:
+        """Forget what the settings no longer keep, and ephemeral conversations of a former daemon."""
+        days, count = self.settings.retention_days, self.settings.retention_count
+        before = self._wall() - days * 86400 if days else 0.0
+        for key in await self.store.outdated(before, count):
+            if not self._in_use(key):
+                await self._forget(key)
+
+    def _in_use(self, key: ConversationKey) -> bool:
+        return self._pool.holds(key) or any(view.conversation == key for view in self._pool.views)
+
+    def _released(self, key: ConversationKey) -> None:
+        self.background(self._forget_if_ephemeral(key))
+
+    async def _forget_if_ephemeral(self, key: ConversationKey) -> None:
+        known = await self.store.load(key)
+        if known is not None and known.ephemeral and not self._in_use(key):
+            await self._forget(key)
+
+    async def _forget(self, key: ConversationKey) -> None:
+        for session in await self.store.sessions(key):
+            await asyncio.to_thread(remove_transcript, self._projects, session)
+        await self.store.purge(key)
 
     def _listed(self, conversation: Conversation) -> Listed:
         view = next((v for v in self._pool.views if v.conversation == conversation.key and v.hot), None)
@@ -413,6 +468,8 @@ class _Run:
             unfinished=Unfinished((*plan.back, ask.span), lead, plan.asked),
             head=plan.base,
             generation=seat.generation,
+            hint=self.request.hint,
+            ephemeral=known.ephemeral if known else self.request.ephemeral,
         )
         await self._service.store.begin(conversation)
         self._turn = turn = await lease.worker.begin(ask)

@@ -273,6 +273,16 @@ class Settings:
     turns: TurnSettings = field(default_factory=TurnSettings)
     claude: ClaudeSettings = field(default_factory=ClaudeSettings)
     logs: LogSettings = field(default_factory=LogSettings)
+    retention_days: int = setting(
+        f"{PREFIX}RETENTION_DAYS",
+        _int(0),
+        30,
+        "Conversations unused this long are forgotten, transcripts too; 0: never.",
+        unit="days",
+    )
+    retention_count: int = setting(
+        f"{PREFIX}RETENTION_COUNT", _int(0), 0, "Conversations kept, the last used first; 0: all."
+    )
     state_dir: Path = setting(
         f"{PREFIX}STATE_DIR", _path, default_state_dir, "Where the daemon keeps its database."
     )

@@ -41,6 +41,8 @@ MIGRATIONS: Final = (
         last_used_at REAL NOT NULL,
         usage TEXT NOT NULL,
         generation INTEGER NOT NULL,
+        hint TEXT NOT NULL,
+        ephemeral INTEGER NOT NULL,
         head INTEGER,
         UNIQUE (tenant, name)
     ) STRICT;
@@ -82,7 +84,7 @@ MIGRATIONS: Final = (
 
 _COLUMNS: Final = """
     SELECT c.tenant, c.name, c.session, c.profile, c.workspace, c.system, c.turns, c.created_at,
-        c.last_used_at, c.usage, c.generation, u.spans, u.lead, u.asked, u.seen,
+        c.last_used_at, c.usage, c.generation, c.hint, c.ephemeral, u.spans, u.lead, u.asked, u.seen,
         h.id, h.digest, h.tools, h.session, h.first_uuid, h.last_uuid
     FROM conversations c
     LEFT JOIN unfinished u ON u.conversation = c.id
@@ -125,6 +127,7 @@ class Found:
     key: ConversationKey
     is_head: bool
     last_used_at: float
+    hint: str
 
 
 class Store:
@@ -212,6 +215,13 @@ class Store:
     async def sessions(self, key: ConversationKey) -> list[str]:
         """Return all sessions that the conversation has had."""
         return await self._run(self._sessions, key)
+
+    async def outdated(self, before: float, keep: int) -> list[ConversationKey]:
+        """Return the conversations that were last used before a time (Unix seconds), and all ephemeral ones.
+
+        With `keep` also those beyond so many, counted from the last used.
+        """
+        return await self._run(self._outdated, before, keep)
 
     async def purge(self, key: ConversationKey) -> Conversation | None:
         """Forget a conversation and return what it was."""
@@ -313,17 +323,19 @@ class Store:
             "last_used_at": conversation.last_used_at,
             "usage": _dump(conversation.usage),
             "generation": conversation.generation,
+            "hint": conversation.hint,
+            "ephemeral": conversation.ephemeral,
             "head": conversation.head.turn if conversation.head else None,
         }
         with self._transaction(durable=False) as database:
             database.execute(
                 """INSERT INTO conversations (tenant, name, session, profile, workspace, system, turns,
-                    created_at, last_used_at, usage, generation, head)
+                    created_at, last_used_at, usage, generation, hint, ephemeral, head)
                 VALUES (:tenant, :name, :session, :profile, :workspace, :system, :turns,
-                    :created_at, :last_used_at, :usage, :generation, :head)
+                    :created_at, :last_used_at, :usage, :generation, :hint, :ephemeral, :head)
                 ON CONFLICT (tenant, name) DO UPDATE SET session = :session, profile = :profile,
                     workspace = :workspace, system = :system, last_used_at = :last_used_at,
-                    generation = :generation, head = :head""",
+                    generation = :generation, hint = :hint, head = :head""",
                 fields,
             )
             database.execute(
@@ -379,14 +391,14 @@ class Store:
         # The first alone: it is what a client that goes on asks for, nearly always.
         for some in (digests[:1], *(digests[n : n + LOOKUPS] for n in range(1, len(digests), LOOKUPS))):
             rows = self._db.execute(
-                f"""SELECT t.digest, t.id, c.tenant, c.name, t.id = c.head, c.last_used_at
+                f"""SELECT t.digest, t.id, c.tenant, c.name, t.id = c.head, c.last_used_at, c.hint
                 FROM turns t JOIN conversations c ON c.id = t.conversation
                 WHERE t.digest IN ({", ".join("?" * len(some))})""",  # noqa: S608 - question marks alone
                 some,
             )
             found = [
-                Found(digest, turn, ConversationKey(tenant, name), bool(is_head), used)
-                for digest, turn, tenant, name, is_head, used in rows
+                Found(digest, turn, ConversationKey(tenant, name), bool(is_head), used, hint)
+                for digest, turn, tenant, name, is_head, used, hint in rows
             ]
             if found:
                 first = next(digest for digest in some if any(f.digest == digest for f in found))
@@ -400,6 +412,17 @@ class Store:
             (key.tenant, key.id),
         )
         return [_head(row) for row in rows]
+
+    def _outdated(self, before: float, keep: int) -> list[ConversationKey]:
+        rows = self._db.execute(
+            """SELECT tenant, name FROM (
+                SELECT tenant, name, last_used_at, ephemeral,
+                    row_number() OVER (ORDER BY last_used_at DESC) AS place
+                FROM conversations
+            ) WHERE last_used_at < ? OR ephemeral OR place > ?""",
+            (before, keep or 2**62),
+        )
+        return [ConversationKey(tenant, name) for tenant, name in rows]
 
     def _sessions(self, key: ConversationKey) -> list[str]:
         rows = self._db.execute("SELECT uuid FROM sessions WHERE conversation = ?", (self._id(key),))
@@ -451,8 +474,8 @@ def _head(row: tuple[Any, ...]) -> Head:
 
 def _conversations(rows: Iterable[tuple[Any, ...]]) -> Iterator[Conversation]:
     for row in rows:
-        tenant, name, session, profile, workspace, system, turns, created, used, usage, generation = row[:11]
-        spans, lead, asked, seen = row[11:15]
+        tenant, name, session, profile, workspace, system, turns, created, used, usage = row[:10]
+        generation, hint, ephemeral, spans, lead, asked, seen = row[10:17]
         unfinished = (
             Unfinished(_load_spans(spans), _load_messages(lead), _load_messages(asked), seen)
             if spans
@@ -469,6 +492,8 @@ def _conversations(rows: Iterable[tuple[Any, ...]]) -> Iterator[Conversation]:
             last_used_at=used,
             usage=msgspec.json.decode(usage, type=Usage),
             unfinished=unfinished,
-            head=_head(row[15:]) if row[15] is not None else None,
+            head=_head(row[17:]) if row[17] is not None else None,
             generation=generation,
+            hint=hint,
+            ephemeral=bool(ephemeral),
         )

@@ -107,7 +107,8 @@ class TurnRequest:
 
     `system` is None when the client sent no system text, which leaves an earlier one standing.
     `messages` end with the user's. `streamed` says whether the client sees the answer as it comes, or not
-    before it is whole. `named`: the client chose the conversation; else its key is to be found.
+    before it is whole. `named`: the client chose the conversation; else its key is to be found, and `hint`
+    breaks ties between equal histories. `ephemeral`: what it begins is forgotten with its process.
     """
 
     key: ConversationKey
@@ -116,6 +117,8 @@ class TurnRequest:
     system: str | None = None
     streamed: bool = False
     named: bool = True
+    hint: str = ""
+    ephemeral: bool = False
 
 
 @dataclass(frozen=True, slots=True)

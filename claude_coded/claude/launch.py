@@ -24,6 +24,9 @@ WITHHELD: Final = frozenset(
     {"CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY"}
 )
 WITHHELD_PREFIXES: Final = ("CLAUDE_CODED_", "WATCHDOG_", "LISTEN_")
+FOR_EVER: Final = 36500
+"""Days; for the CLI's own clean-up of transcripts 0 would mean to keep none."""
+
 SANDBOX_HINT: Final = (
     "as root the CLI refuses permission mode bypassPermissions: run the daemon as another user, "
     "set CLAUDE_CODED_PERMISSION_MODE=acceptEdits, or IS_SANDBOX=1 where the machine is a sandbox"
@@ -42,6 +45,7 @@ class Launch:
     workspace: Path
     permission_mode: str
     auto_compact: bool = True
+    retention_days: int = 30
     session: str | None = None
     model: str | None = None
     fork: bool = False
@@ -59,6 +63,7 @@ def arguments(launch: Launch, fresh_session: str) -> list[str]:
     args += ["--fork-session"] if launch.fork else []
     args += ["--session-id", fresh_session] if launch.fork or not launch.session else []
     args += ["--model", launch.model] if launch.model else []
+    args += ["--settings", f'{{"cleanupPeriodDays":{launch.retention_days or FOR_EVER}}}']
     if launch.agent:
         return [*args, "--setting-sources", "user,project,local"]
     # No tools, and nothing of the machine's: no CLAUDE.md, hooks, skills, settings files or MCP servers.

@@ -68,6 +68,8 @@ class ChatCompletions:
             system=chat.system,
             streamed=chat.stream,
             named=name is not None,
+            hint=_hint(req) or chat.hint,
+            ephemeral=not chat.store,
         )
         located = await self._service.locate(request)
         resp.set_header(CONVERSATION_HEADER, located.request.key.id)
@@ -269,6 +271,11 @@ def _conversation(header: str | None, chat: ChatRequest) -> str | None:
     if header is None and chat.conversation is not None:
         return check_conversation_id(chat.conversation, "model")
     return header
+
+
+def _hint(req: Request) -> str:
+    """Return what a client calls its session: no key, since it may ask other things beside under the same."""
+    return req.get_header("X-Session-ID") or req.get_header("X-Session-Affinity") or ""
 
 
 def _key(req: Request, name: str) -> ConversationKey:

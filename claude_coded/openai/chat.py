@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from claude_coded.errors import InvalidRequest, UnsupportedParameter
 from claude_coded.openai.fields import review
-from claude_coded.openai.wire import DONE, decode, encode, error_event, usage_object
+from claude_coded.openai.wire import DONE, convert, decode, encode, error_event, usage_object
 from claude_coded.turn import (
     AnswerEvent,
     FinishReason,
@@ -88,11 +88,17 @@ class ChatBody(Struct, frozen=True):
     messages: list[ChatMessage]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    store: bool | None = None
+    user: str | None = None
+    prompt_cache_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A checked request. `conversation` is the model's suffix, if it has one."""
+    """A checked request. `conversation` is the model's suffix, if it has one.
+
+    `hint` tells apart who asks, where equal histories have to be told apart; `store` false leaves nothing.
+    """
 
     model: str
     conversation: str | None
@@ -101,9 +107,10 @@ class ChatRequest:
     stream: bool
     include_usage: bool
     ignored: list[str]
+    hint: str
+    store: bool
 
 
-_BODY: Final = msgspec.json.Decoder(ChatBody)
 _FIELDS: Final = msgspec.json.Decoder(dict[str, Any])
 _DATA_URL: Final = re.compile(r"data:(image/(?:png|jpeg|gif|webp));base64,([A-Za-z0-9+/=]+)")
 _TEXT_PARTS: Final = {"text", "input_text", "output_text", "refusal"}
@@ -112,7 +119,7 @@ _TEXT_PARTS: Final = {"text", "input_text", "output_text", "refusal"}
 def parse_chat(body: bytes) -> ChatRequest:
     """Return the request. Raises InvalidRequest and UnsupportedParameter that name the parameter."""
     fields = decode(body, _FIELDS)
-    chat = decode(body, _BODY)
+    chat = convert(fields, ChatBody)
     ignored = review(fields)
     model, colon, suffix = chat.model.partition(":")
     if not model:
@@ -127,6 +134,8 @@ def parse_chat(body: bytes) -> ChatRequest:
         stream=bool(chat.stream),
         include_usage=bool(options.include_usage),
         ignored=ignored,
+        hint=chat.prompt_cache_key or chat.user or "",
+        store=chat.store is not False,
     )
 
 
@@ -201,7 +210,7 @@ def _parts(message: ChatMessage, place: str) -> tuple[Part, ...]:
 
 
 def _is_blank(part: Part) -> bool:
-    return isinstance(part, Text) and not part.text.strip()
+    return isinstance(part, Text) and (not part.text or part.text.isspace())
 
 
 def _call(call: Call, place: str) -> ToolCall:

@@ -24,12 +24,24 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        text = str(error)
-        place = _PATH.search(text)
-        param = place.group(1) if place else None
-        raise InvalidRequest(_PATH.sub(f" (at {param})", text) if param else text, param=param) from None
+        raise _invalid(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+
+
+def convert(value: object, kind: type[T]) -> T:
+    """Return what was decoded untyped as its type. Raises InvalidRequest as `decode` does."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise _invalid(error) from None
+
+
+def _invalid(error: msgspec.ValidationError) -> InvalidRequest:
+    text = str(error)
+    place = _PATH.search(text)
+    param = place.group(1) if place else None
+    return InvalidRequest(_PATH.sub(f" (at {param})", text) if param else text, param=param)
 
 
 def encode(value: object) -> bytes:

@@ -327,7 +327,7 @@ class Daemon:
 
     def worker_of(self, session: str) -> psutil.Process:
         """Return the CLI process that runs a session."""
-        (worker,) = [it for it in self.workers() if session in _command(it)]
+        (worker,) = [it for it in self.workers() if _session(_command(it)) == session]
         return worker
 
     # Requests ------------------------------------------------------------------------------------------
@@ -406,6 +406,13 @@ def _command(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.Error):
         return " ".join(process.cmdline())
     return ""
+
+
+def _session(command: str) -> str:
+    """Return the session of a CLI's command line; a fork names that of its origin too."""
+    words = command.split()
+    named = [words[words.index(flag) + 1] for flag in ("--session-id", "--resume") if flag in words]
+    return named[0] if named else ""
 
 
 def _home(process: psutil.Process) -> str | None:

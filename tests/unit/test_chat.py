@@ -212,7 +212,7 @@ def test_no_body_is_an_internal_error(fields: dict[str, Any]) -> None:
 
 def test_fields_are_honoured_in_the_types_that_say_so() -> None:
     honoured = {name for name, rule in FIELDS.items() if rule.treatment is Treatment.HONOURED}
-    assert honoured == {"model", "messages", "stream", "stream_options"}
+    assert honoured == {"model", "messages", "stream", "stream_options", "store"}
 
 
 @pytest.mark.parametrize("text", ["a", "My-chat_1.0", "0" * 128])

@@ -191,6 +191,23 @@ def test_the_last_used_come_first(tmp_path: Path) -> None:
     with_store(tmp_path, use)
 
 
+def test_what_is_outdated_by_age_by_count_or_by_its_nature(tmp_path: Path) -> None:
+    def named(name: str) -> ConversationKey:
+        return ConversationKey("default", name)
+
+    async def use(store: Store) -> None:
+        for n, name in enumerate("abcd"):
+            conversation = replace(
+                CONVERSATION, key=named(name), last_used_at=float(n), ephemeral=name == "d"
+            )
+            await store.begin(conversation)
+        assert set(await store.outdated(2.0, 0)) == {named("a"), named("b"), named("d")}
+        assert set(await store.outdated(0.0, 2)) == {named("a"), named("b"), named("d")}
+        assert set(await store.outdated(0.0, 0)) == {named("d")}
+
+    with_store(tmp_path, use)
+
+
 def test_facts(tmp_path: Path) -> None:
     async def use(store: Store) -> None:
         assert await store.fact("x") is None

@@ -1,0 +1,186 @@
+"""A client that holds the whole history, and what the Messages API was sent of it."""
+
+import contextlib
+import copy
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.support.daemon import NOISE, SESSION, Answer, Daemon, Json, Model, eventually, texts
+
+Entry = tuple[str, str]
+"""Who said it, and the text; calls and results of tools, and images, are put into text."""
+
+OWN_TOOLS = {"Bash", "Read", "Edit", "Write"}
+
+
+def user(content: str | list[Json]) -> Json:
+    return {"role": "user", "content": content}
+
+
+def assistant(content: str | None, **more: Any) -> Json:
+    return {"role": "assistant", "content": content, **more}
+
+
+def call(number: int, name: str = "lookup", arguments: str = "{}") -> Json:
+    return {"id": f"call_{number}", "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def outcome(number: int, text: str) -> Json:
+    return {"role": "tool", "tool_call_id": f"call_{number}", "content": text}
+
+
+# What was said, as a client and as the model know it ----------------------------------------------------
+
+
+def told(messages: list[Json]) -> list[Entry]:
+    """Return what a client's messages say."""
+    return [entry for message in messages for entry in _told(message) if entry[1]]
+
+
+def _told(message: Json) -> Iterator[Entry]:
+    role, content = message["role"], message.get("content")
+    parts = content if isinstance(content, list) else [{"type": "text", "text": content or ""}]
+    if role in {"system", "developer"}:
+        return
+    if role == "tool":
+        yield "user", "-> " + "".join(part["text"] for part in parts)
+        return
+    for part in parts:
+        yield role, part["text"].strip() if part["type"] == "text" else "<image>"
+    for made in message.get("tool_calls") or ():
+        arguments = json.loads(made["function"]["arguments"] or "{}")
+        yield role, _called(made["function"]["name"], arguments)
+
+
+def reached(body: Json) -> list[Entry]:
+    """Return what a request of the CLI says, without the CLI's own lines and Claude's own tools."""
+    return [(role, text) for role, text, own in _blocks(body) if not own]
+
+
+def used(body: Json) -> list[str]:
+    """Return the calls of Claude's own tools, and what they returned."""
+    return [text for _, text, own in _blocks(body) if own]
+
+
+def _blocks(body: Json) -> Iterator[tuple[str, str, bool]]:
+    own_calls = set()
+    for message in body["messages"]:
+        content, role = message["content"], message["role"]
+        for block in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+            match block:
+                case {"type": "tool_use", "name": name, "input": arguments}:
+                    if name in OWN_TOOLS:
+                        own_calls.add(block["id"])
+                    yield role, _called(name, arguments), name in OWN_TOOLS
+                case {"type": "tool_result", "tool_use_id": made}:
+                    yield role, f"-> {_result(block)}", made in own_calls
+                case {"type": "text", "text": text} if role != "system":
+                    if kept := NOISE.sub("", text).strip():
+                        yield role, kept, False
+                case {"type": "image"}:
+                    yield role, "<image>", False
+
+
+def _called(name: str, arguments: Json) -> str:
+    return f"{name} {json.dumps(arguments, sort_keys=True)}"
+
+
+def _result(block: Json) -> str:
+    content = block.get("content") or ""
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def newest(model: Model, text: str) -> Json:
+    """Return the newest request whose question is this text."""
+    return next(body for body in reversed(model.requests(text)) if texts(body)[-1].strip() == text.strip())
+
+
+# The client --------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Client:
+    """A client with no state but its messages: it checks that the model is sent just these.
+
+    `reshape` is what it does to them on their way.
+    """
+
+    daemon: Daemon
+    model: Model
+    messages: list[Json] = field(default_factory=list)
+    kind: str = "claude-code"
+    reshape: Callable[[list[Json]], list[Json]] = copy.deepcopy
+    conversation: str = ""
+    pid: int = 0
+    body: Json = field(default_factory=dict, repr=False)
+
+    def ask(self, text: str, name: str | None = None, **more: Any) -> Answer:
+        """Ask for one thing more."""
+        return self.send([*self.messages, user(text)], name, **more)
+
+    def again(self, name: str | None = None, **more: Any) -> Answer:
+        """Ask the last question again."""
+        last = max(index for index, it in enumerate(self.messages) if it["role"] == "user")
+        return self.send(self.messages[: last + 1], name, **more)
+
+    def send(self, messages: list[Json], name: str | None = None, **more: Any) -> Answer:
+        """Send a history that ends with a question; the answer follows it."""
+        answer = self.daemon.ask(self.reshape(messages), name, model=self.kind, **more)
+        assert answer.ok, answer.body
+        self.messages = [*messages, answer.message]
+        self.conversation = answer.conversation
+        self.check()
+        return answer
+
+    def leave(self, text: str, until: str, name: str | None = None) -> str:
+        """Ask, leave in the middle of the answer, and keep what has come of it."""
+        with self.daemon.stream(
+            self.reshape([*self.messages, user(text)]), name, model=self.kind
+        ) as stream:
+            seen = stream.until(until)
+            self.conversation = stream.conversation
+        self.messages = [*self.messages, user(text), assistant(seen)]
+        return seen
+
+    def check(self) -> None:
+        """Check what the newest question came with."""
+        text = [entry[1] for entry in told(self.messages) if entry[0] == "user"][-1]
+        self.body = newest(self.model, text)
+        assert reached(self.body) == told(self.messages[:-1])
+        self.pid = self._process()
+
+    def _process(self) -> int:
+        session = SESSION.findall(json.dumps(self.body["metadata"]))[-1]
+        with contextlib.suppress(ValueError):  # it may have been ended already
+            return self.daemon.worker_of(session).pid
+        return 0
+
+    @property
+    def used(self) -> list[str]:
+        """Return what Claude's own tools did, as the newest request told it."""
+        return used(self.body)
+
+    def fork(self) -> "Client":
+        """Return a second client that knows the same."""
+        return Client(
+            self.daemon, self.model, copy.deepcopy(self.messages), kind=self.kind, reshape=self.reshape
+        )
+
+
+def nothing(_: Client) -> None:
+    """Let the worker be."""
+
+
+def evict(client: Client) -> None:
+    """End the conversation's process."""
+    client.daemon.settled()
+    assert client.daemon.delete(f"/conversations/{client.conversation}").ok
+    eventually(lambda: client.pid not in {worker.pid for worker in client.daemon.workers()})
+
+
+def restart(client: Client) -> None:
+    """Stop the daemon and start it again."""
+    client.daemon.settled()
+    client.daemon.restart()
