@@ -105,13 +105,14 @@ class Head:
     """A finished turn that a conversation stands at, or stood at.
 
     `digest` is of all that was said up to its end; `tools` counts the uses of Claude's own tools up to
-    there; `span` is what it wrote into `session`.
+    there; `span` is what it wrote, under uuids that every session of its `lineage` knows: that of the first
+    of a row of forks.
     """
 
     turn: int
     digest: bytes
     tools: int
-    session: str
+    lineage: str
     span: Span
 
 
@@ -125,6 +126,7 @@ class Conversation:
 
     key: ConversationKey
     session: str
+    lineage: str
     profile: Profile
     workspace: Path
     system: str
@@ -144,6 +146,7 @@ class Source:
     """A session to fork from: it holds the first `length` messages once `cut` is taken back in the fork."""
 
     session: str
+    lineage: str
     cut: tuple[Span, ...]
     length: int
     tools: int
@@ -219,6 +222,7 @@ class Plan:
     back_hot: tuple[Span, ...] = ()
     tools: int = 0
     session: str | None = None
+    lineage: str | None = None
 
     @property
     def written(self) -> tuple[Message, ...]:
@@ -246,6 +250,7 @@ def begin(told: Told, source: Source | None) -> Plan:
         back=source.cut,
         tools=source.tools,
         session=source.session,
+        lineage=source.lineage,
     )
 
 
@@ -265,6 +270,7 @@ def go_on(known: Conversation, told: Told) -> Plan:
         back=left,
         tools=head.tools,
         session=known.session,
+        lineage=known.lineage,
     )
 
 
@@ -279,7 +285,7 @@ def follow(known: Conversation, path: Sequence[Head], told: Told) -> Plan:
         return begin(told, None)
     turn, dropped = path[base], path[base + 1 :]
     rest = told.past[lengths[turn.digest] :]
-    seeded_before = bool(dropped) and dropped[0].session != known.session
+    seeded_before = bool(dropped) and dropped[0].lineage != known.lineage
     if seeded_before or (rest and rest[0].role is Role.ASSISTANT):
         # A cut is made at a user message that this session knows by its uuid.
         return begin(told, None)
@@ -298,6 +304,7 @@ def follow(known: Conversation, path: Sequence[Head], told: Told) -> Plan:
         back_hot=cut,
         tools=turn.tools,
         session=known.session,
+        lineage=known.lineage,
     )
 
 
@@ -311,11 +318,12 @@ def branch(known: Conversation, path: Sequence[Head], told: Told) -> Source | No
     if base is None or not path[base].tools:
         return None
     dropped = path[base + 1 :]
-    if dropped and dropped[0].session != known.session:
+    if dropped and dropped[0].lineage != known.lineage:
         return None
     cut = (Span(dropped[0].span.first, dropped[-1].span.last),) if dropped else ()
     length = lengths[path[base].digest]
-    return Source(known.session, leftovers(known) + cut, length, path[base].tools, known.workspace)
+    left = leftovers(known)
+    return Source(known.session, known.lineage, left + cut, length, path[base].tools, known.workspace)
 
 
 def can_drop(path: Sequence[Head], told: Told) -> bool:
@@ -327,7 +335,9 @@ def can_drop(path: Sequence[Head], told: Told) -> bool:
 def rebuild(past: tuple[Message, ...], planned: Plan) -> Plan:
     """Return the plan that seeds a new session with what was said before `planned`: its session is lost."""
     before = planned.said[: len(planned.said) - len(planned.asked)]
-    return replace(planned, way=Way.FRESH, seeds=past + before, back=(), back_hot=(), session=None)
+    return replace(
+        planned, way=Way.FRESH, seeds=past + before, back=(), back_hot=(), session=None, lineage=None
+    )
 
 
 def leftovers(known: Conversation) -> tuple[Span, ...]:

@@ -458,6 +458,7 @@ class _Run:
         conversation = Conversation(
             key=self.request.key,
             session=lease.worker.session,
+            lineage=plan.lineage or lease.worker.session,
             profile=seat.profile,
             workspace=seat.launch.workspace,
             system=seat.system,
@@ -492,7 +493,7 @@ class _Run:
             said=said,
             usage=usage,
             parent=plan.base.turn if plan.base else None,
-            session=lease.worker.session,
+            lineage=plan.lineage or lease.worker.session,
             span=self._turn.ask.span,
             digest=history.last_digest(plan.digest, said),
             tools=plan.tools + self._activity.used,

@@ -33,6 +33,7 @@ MIGRATIONS: Final = (
         tenant TEXT NOT NULL,
         name TEXT NOT NULL,
         session TEXT NOT NULL,
+        lineage TEXT NOT NULL,
         profile TEXT NOT NULL,
         workspace TEXT NOT NULL,
         system TEXT NOT NULL,
@@ -56,7 +57,7 @@ MIGRATIONS: Final = (
         id INTEGER PRIMARY KEY,
         conversation INTEGER NOT NULL REFERENCES conversations ON DELETE CASCADE,
         parent INTEGER,
-        session TEXT NOT NULL,
+        lineage TEXT NOT NULL,
         digest BLOB NOT NULL,
         tools INTEGER NOT NULL,
         first_uuid TEXT NOT NULL,
@@ -83,9 +84,9 @@ MIGRATIONS: Final = (
 """Each is run once, in order; `PRAGMA user_version` says how many have been."""
 
 _COLUMNS: Final = """
-    SELECT c.tenant, c.name, c.session, c.profile, c.workspace, c.system, c.turns, c.created_at,
+    SELECT c.tenant, c.name, c.session, c.lineage, c.profile, c.workspace, c.system, c.turns, c.created_at,
         c.last_used_at, c.usage, c.generation, c.hint, c.ephemeral, u.spans, u.lead, u.asked, u.seen,
-        h.id, h.digest, h.tools, h.session, h.first_uuid, h.last_uuid
+        h.id, h.digest, h.tools, h.lineage, h.first_uuid, h.last_uuid
     FROM conversations c
     LEFT JOIN unfinished u ON u.conversation = c.id
     LEFT JOIN turns h ON h.id = c.head
@@ -112,7 +113,7 @@ class Record:
     said: tuple[Message, ...]
     usage: Usage
     parent: int | None
-    session: str
+    lineage: str
     span: Span
     digest: bytes
     tools: int
@@ -315,6 +316,7 @@ class Store:
             "tenant": key.tenant,
             "name": key.id,
             "session": conversation.session,
+            "lineage": conversation.lineage,
             "profile": _dump(conversation.profile),
             "workspace": str(conversation.workspace),
             "system": conversation.system,
@@ -329,12 +331,12 @@ class Store:
         }
         with self._transaction(durable=False) as database:
             database.execute(
-                """INSERT INTO conversations (tenant, name, session, profile, workspace, system, turns,
-                    created_at, last_used_at, usage, generation, hint, ephemeral, head)
-                VALUES (:tenant, :name, :session, :profile, :workspace, :system, :turns,
+                """INSERT INTO conversations (tenant, name, session, lineage, profile, workspace, system,
+                    turns, created_at, last_used_at, usage, generation, hint, ephemeral, head)
+                VALUES (:tenant, :name, :session, :lineage, :profile, :workspace, :system, :turns,
                     :created_at, :last_used_at, :usage, :generation, :hint, :ephemeral, :head)
-                ON CONFLICT (tenant, name) DO UPDATE SET session = :session, profile = :profile,
-                    workspace = :workspace, system = :system, last_used_at = :last_used_at,
+                ON CONFLICT (tenant, name) DO UPDATE SET session = :session, lineage = :lineage,
+                    profile = :profile, workspace = :workspace, system = :system, last_used_at = :last_used_at,
                     generation = :generation, hint = :hint, head = :head""",
                 fields,
             )
@@ -369,7 +371,7 @@ class Store:
                 (
                     number,
                     record.parent,
-                    record.session,
+                    record.lineage,
                     record.digest,
                     record.tools,
                     record.span.first,
@@ -407,7 +409,7 @@ class Store:
 
     def _path(self, key: ConversationKey) -> list[Head]:
         rows = self._db.execute(
-            f"""{_BRANCH} SELECT t.id, t.digest, t.tools, t.session, t.first_uuid, t.last_uuid
+            f"""{_BRANCH} SELECT t.id, t.digest, t.tools, t.lineage, t.first_uuid, t.last_uuid
             FROM branch JOIN turns t USING (id) ORDER BY depth DESC""",  # noqa: S608 - a constant
             (key.tenant, key.id),
         )
@@ -468,14 +470,14 @@ def _load_spans(text: str) -> tuple[Span, ...]:
 
 
 def _head(row: tuple[Any, ...]) -> Head:
-    turn, digest, tools, session, first, last = row
-    return Head(turn, digest, tools, session, Span(first, last))
+    turn, digest, tools, lineage, first, last = row
+    return Head(turn, digest, tools, lineage, Span(first, last))
 
 
 def _conversations(rows: Iterable[tuple[Any, ...]]) -> Iterator[Conversation]:
     for row in rows:
-        tenant, name, session, profile, workspace, system, turns, created, used, usage = row[:10]
-        generation, hint, ephemeral, spans, lead, asked, seen = row[10:17]
+        tenant, name, session, lineage, profile, workspace, system, turns, created, used, usage = row[:11]
+        generation, hint, ephemeral, spans, lead, asked, seen = row[11:18]
         unfinished = (
             Unfinished(_load_spans(spans), _load_messages(lead), _load_messages(asked), seen)
             if spans
@@ -484,6 +486,7 @@ def _conversations(rows: Iterable[tuple[Any, ...]]) -> Iterator[Conversation]:
         yield Conversation(
             key=ConversationKey(tenant, name),
             session=session,
+            lineage=lineage,
             profile=msgspec.json.decode(profile, type=Profile),
             workspace=Path(workspace),
             system=system,
@@ -492,7 +495,7 @@ def _conversations(rows: Iterable[tuple[Any, ...]]) -> Iterator[Conversation]:
             last_used_at=used,
             usage=msgspec.json.decode(usage, type=Usage),
             unfinished=unfinished,
-            head=_head(row[17:]) if row[17] is not None else None,
+            head=_head(row[18:]) if row[18] is not None else None,
             generation=generation,
             hint=hint,
             ephemeral=bool(ephemeral),

@@ -223,7 +223,7 @@ def parse(line: bytes) -> Line | None:
         return parse(mended) if mended is not None else None
     try:
         kind = _KIND.decode(line).type
-    except msgspec.ValidationError:
+    except msgspec.DecodeError:
         kind = UNSET
     return Unknown(kind if isinstance(kind, str) else "", line)
 

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -202,11 +202,12 @@ def _parts(message: ChatMessage, place: str) -> tuple[Part, ...]:
     """Return a user's or assistant's content; an assistant's may be empty, and is then nothing."""
     if message.role == "function" or message.function_call:
         raise UnsupportedParameter("functions are not supported; use tools", param=f"{place}.function_call")
-    parts = tuple(part for part in _content(message, place) if not _is_blank(part))
+    parts = [part for part in _content(message, place) if not _is_blank(part)]
     if message.role == "user" and not parts:
         raise InvalidRequest("a user message must not be empty", param=f"{place}.content")
-    calls = (_call(call, f"{place}.tool_calls[{n}]") for n, call in enumerate(message.tool_calls or ()))
-    return (*parts, *calls)
+    if message.tool_calls:
+        parts += [_call(call, f"{place}.tool_calls[{n}]") for n, call in enumerate(message.tool_calls)]
+    return tuple(parts)
 
 
 def _is_blank(part: Part) -> bool:
@@ -223,20 +224,19 @@ def _call(call: Call, place: str) -> ToolCall:
     return ToolCall(call.id, call.function.name, call.function.arguments or "{}")
 
 
-def _content(message: ChatMessage, place: str) -> Iterator[Part]:
+def _content(message: ChatMessage, place: str) -> list[Part]:
     if isinstance(message.content, str):
-        yield Text(message.content)
-        return
-    for index, part in enumerate(message.content or ()):
-        where = f"{place}.content[{index}]"
-        if part.type == "image_url" and message.role in {"user", "tool"}:
-            yield _image(part, where)
-        elif part.type in _TEXT_PARTS:
-            yield Text(_text(part, where))
-        else:
-            raise UnsupportedParameter(
-                f"content of type {part.type!r} is not supported here", param=f"{where}.type"
-            )
+        return [Text(message.content)]
+    parts = enumerate(message.content or ())
+    return [_content_part(part, message.role, f"{place}.content[{index}]") for index, part in parts]
+
+
+def _content_part(part: ContentPart, role: str, place: str) -> Part:
+    if part.type == "image_url" and role in {"user", "tool"}:
+        return _image(part, place)
+    if part.type in _TEXT_PARTS:
+        return Text(_text(part, place))
+    raise UnsupportedParameter(f"content of type {part.type!r} is not supported here", param=f"{place}.type")
 
 
 def _texts(message: ChatMessage, place: str) -> list[str]:

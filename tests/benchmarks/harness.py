@@ -7,13 +7,14 @@ answers are read by the same loop, which counts patterns of bytes and decodes no
 import contextlib
 import http.client
 import os
+import re
 import select
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -31,6 +32,9 @@ from tests.benchmarks.measure import Timing
 READ_SIZE: Final = 256 * 1024
 RETRIES: Final = 3
 API_KEY: Final = "sk-ant-test"
+
+_NAME: Final = re.compile(rb"(?i)\r\nx-conversation-id: *([^\r]+)")
+_CONTENT: Final = re.compile(rb'\{"content":("(?:[^"\\]|\\.)*")\}')
 
 ANSWER_TIMEOUT: Final = 60.0
 START_TIMEOUT: Final = 30.0
@@ -113,27 +117,28 @@ class HttpConversation:
 
     def ask(self, text: str) -> Timing:
         """Run a turn."""
-        request = self._request(text)
-        started = time.perf_counter()
-        self._socket.sendall(request)
-        head = self._read()
-        if not head.startswith(b"HTTP/1.1 200"):
-            raise BenchmarkError(f"the daemon refused a turn: {head[:600].decode(errors='replace')}")
-        unread = [head]
-        return follow(lambda: unread.pop() if unread else self._read(), HTTP_MARKS, started)
+        body = _body([_said("user", text)])
+        return self._exchange(self._request(body, f"X-Conversation-ID: {self.name}\r\n"), self._read)
 
     def close(self) -> None:
         """Close the connection and have the daemon stop the conversation's worker."""
         self._socket.close()
         call(self._port, "DELETE", f"/conversations/{self.name}?purge=true")
 
-    def _request(self, text: str) -> bytes:
-        message = {"role": "user", "content": text}
-        body = orjson.dumps({"model": "claude-code", "stream": True, "messages": [message]})
+    def _exchange(self, request: bytes, read: Callable[[], bytes]) -> Timing:
+        started = time.perf_counter()
+        self._socket.sendall(request)
+        head = read()
+        if not head.startswith(b"HTTP/1.1 200"):
+            raise BenchmarkError(f"the daemon refused a turn: {head[:600].decode(errors='replace')}")
+        unread = [head]
+        return follow(lambda: unread.pop() if unread else read(), HTTP_MARKS, started)
+
+    def _request(self, body: bytes, header: str = "") -> bytes:
+        """Return a whole request."""
         head = (
             f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-            f"X-Conversation-ID: {self.name}\r\n\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n{header}\r\n"
         )
         return head.encode() + body
 
@@ -142,6 +147,42 @@ class HttpConversation:
         if not data:
             raise BenchmarkError("the daemon closed the connection")
         return data
+
+
+class StatelessConversation(HttpConversation):
+    """A conversation whose client sends all that was said with each request, and no id.
+
+    `name` is what the daemon calls it. What was answered is decoded after the turn.
+    """
+
+    def __init__(self, port: int, past: Sequence[Mapping[str, str]] = ()) -> None:
+        super().__init__(port)
+        self._said = list(past)
+
+    def ask(self, text: str) -> Timing:
+        """Run a turn."""
+        self._said.append(_said("user", text))
+        pieces: list[bytes] = []
+
+        def read() -> bytes:
+            pieces.append(self._read())
+            return pieces[-1]
+
+        timing = self._exchange(self._request(_body(self._said)), read)
+        answer = b"".join(pieces)
+        if (name := _NAME.search(answer)) is None:
+            raise BenchmarkError("the daemon did not name the conversation")
+        self.name = name[1].decode()
+        self._said.append(_said("assistant", "".join(map(orjson.loads, _CONTENT.findall(answer)))))
+        return timing
+
+
+def _said(role: str, text: str) -> dict[str, str]:
+    return {"role": role, "content": text}
+
+
+def _body(messages: Sequence[Mapping[str, str]]) -> bytes:
+    return orjson.dumps({"model": "claude-code", "stream": True, "messages": messages})
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +317,10 @@ class Daemon:
     def converse(self) -> HttpConversation:
         """Return a new conversation through it."""
         return HttpConversation(self.port)
+
+    def resend(self, past: Sequence[Mapping[str, str]] = ()) -> StatelessConversation:
+        """Return one whose client sends its whole history, which begins with `past`."""
+        return StatelessConversation(self.port, past)
 
     def await_spare(self) -> None:
         """Wait until a spare has been there for SPARE_AGE and nothing else starts."""

@@ -9,6 +9,7 @@ from typing import Final
 
 from tests.benchmarks.harness import Daemon, daemon, model
 from tests.benchmarks.latency import hot_turn, new_conversation
+from tests.benchmarks.matching import matching, seeding, stateless_turn
 from tests.benchmarks.measure import Figure
 from tests.benchmarks.memory import memory
 from tests.benchmarks.streams import cpu_per_delta, stream_rate
@@ -25,6 +26,10 @@ class Benchmark:
 BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "hot-turn": Benchmark(hot_turn),
     "new-conversation": Benchmark(new_conversation),
+    # In process: the daemon must only be quiet.
+    "matching": Benchmark(matching, {"CLAUDE_CODED_SPARE_WORKERS": "0"}),
+    "stateless-turn": Benchmark(stateless_turn),
+    "seeding": Benchmark(seeding),
     "stream-rate": Benchmark(stream_rate),
     "cpu-per-delta": Benchmark(cpu_per_delta),
     # Without spares the whole pool can belong to conversations.

@@ -58,7 +58,7 @@ def tell(*messages: Message) -> Told:
     return read(TurnRequest(KEY, PROFILE, messages))
 
 
-def heads(*turns: tuple[Message, ...], tools: tuple[int, ...] = (), session: str = "s") -> list[Head]:
+def heads(*turns: tuple[Message, ...], tools: tuple[int, ...] = (), lineage: str = "l") -> list[Head]:
     """Return the turns of a branch, each made of these messages."""
     made: list[Head] = []
     said: tuple[Message, ...] = ()
@@ -66,13 +66,13 @@ def heads(*turns: tuple[Message, ...], tools: tuple[int, ...] = (), session: str
         said = (*said, *messages)
         digest = last_digest(START, said)
         used = tools[n - 1] if tools else 0
-        made.append(Head(n, digest, used, session, Span(f"first{n}", f"last{n}")))
+        made.append(Head(n, digest, used, lineage, Span(f"first{n}", f"last{n}")))
     return made
 
 
 def known(head: Head | None = None, unfinished: Unfinished | None = None) -> Conversation:
     return Conversation(
-        KEY, "s", PROFILE, Path("/w"), "", int(head is not None), 0.0, 0.0, Usage(), unfinished, head
+        KEY, "s", "l", PROFILE, Path("/w"), "", int(head is not None), 0.0, 0.0, Usage(), unfinished, head
     )
 
 
@@ -192,7 +192,7 @@ def test_a_session_in_which_claudes_tools_did_something_is_kept_and_forked() -> 
 
 
 def test_turns_that_were_seeded_into_this_session_cannot_be_cut_there() -> None:
-    path = [replace(PATH[0], session="old"), replace(PATH[1], session="old"), PATH[2]]
+    path = [replace(PATH[0], lineage="old"), replace(PATH[1], lineage="old"), PATH[2]]
     made = follow(known(path[-1]), path, tell(*SAID[:2], C))
     assert (made.way, made.written) == (Way.FRESH, (*SAID[:2], C))
     assert follow(known(path[-1]), path, tell(*SAID[:4], C)).way is Way.CONTINUE
@@ -214,7 +214,7 @@ def test_a_branch_keeps_what_claudes_tools_did_by_a_fork_and_else_is_seeded() ->
     assert branch(known(PATH[-1]), PATH, told) is None
     path = heads(*TURNS, tools=(1, 1, 1))
     source = branch(known(path[-1], LEFT), path, told)
-    assert source == Source("s", (*LEFT.spans, Span("first3", "last3")), 4, 1, Path("/w"))
+    assert source == Source("s", "l", (*LEFT.spans, Span("first3", "last3")), 4, 1, Path("/w"))
     made = begin(told, source)
     assert (made.way, made.written, made.tools) == (Way.FORK, (B, answer("own"), C), 1)
     assert made.said == (*told.past, C)

@@ -19,6 +19,7 @@ SAID = (Message.of(Role.USER, "hello \N{SNOWMAN}"), Message.of(Role.ASSISTANT, "
 CONVERSATION = Conversation(
     key=KEY,
     session="s1",
+    lineage="s1",
     profile=Profile("haiku", agent=True, model="haiku"),
     workspace=Path("/w"),
     system="be brief",

@@ -57,6 +57,7 @@ def test_a_kind_or_a_shape_that_is_not_known_is_kept() -> None:
         "result", b'{"type":"result","num_turns":"many"}'
     )
     assert parse(b'{"no":"type"}') == Unknown("", b'{"no":"type"}')
+    assert parse(b"{}\0") == Unknown("", b"{}\0")
 
 
 @pytest.mark.parametrize("line", [b"", b"a stray print", b"{half", b"[1]", b'\xff\xfe{"type":"system"}'])
