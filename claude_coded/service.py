@@ -27,7 +27,7 @@ from claude_coded.errors import (
     WorkerDied,
     WorkspaceGone,
 )
-from claude_coded.history import Conversation, Plan, Source, Told, Unfinished, Way
+from claude_coded.history import Conversation, Plan, Source, Span, Told, Unfinished, Way
 from claude_coded.pool import Lease, Pool
 from claude_coded.scheduler import Figures, Phase, Want
 from claude_coded.settings import Settings
@@ -150,6 +150,7 @@ class TurnService:
         self._projects = projects
         self._wall = wall
         self._runs: dict[ConversationKey, _Run] = {}
+        self._concluding: set[ConversationKey] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         pool.on_release(self._released)
 
@@ -161,7 +162,7 @@ class TurnService:
         if request.named or not told.has_history:
             return Located(request, told)
         found = await self.store.find([told.digests[length - 1] for length in told.ends()])
-        ready = [turn for turn in found if turn.is_head and not self._pool.holds(turn.key)]
+        ready = [turn for turn in found if turn.is_head and not self._is_running(turn.key)]
         if ready:
             return Located(replace(request, key=self._best(ready, request.hint).key), told)
         return await self._branch(request, told, found) if found else Located(request, told)
@@ -175,6 +176,10 @@ class TurnService:
         if self._pool.is_idle(best.key) and history.can_drop(path, told):
             return Located(replace(request, key=best.key), told)
         return Located(request, told, history.branch(known, path, told))
+
+    def _is_running(self, key: ConversationKey) -> bool:
+        """Return whether a turn runs or is about to; one that was given up is over in a moment."""
+        return self._pool.holds(key) and key not in self._concluding
 
     def _best(self, found: Sequence[Found], hint: str) -> Found:
         """Return which of equal histories to go on with: hot and idle first, then the hinted, the latest."""
@@ -218,6 +223,11 @@ class TurnService:
         """Note that a turn no longer runs."""
         if self._runs.get(run.request.key) is run:
             del self._runs[run.request.key]
+
+    def conclude(self, key: ConversationKey, work: Coroutine[Any, Any, None]) -> None:
+        """Run what takes a conversation back to where it stands; who goes on with it meanwhile waits."""
+        self._concluding.add(key)
+        self.background(work).add_done_callback(lambda _: self._concluding.discard(key))
 
     def background(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Run something to its end, whoever asked for it stays or not."""
@@ -370,7 +380,7 @@ class _Run:
             self.done.set()
             return
         lease, self._lease = self._lease, None
-        self._service.background(self._give_up(lease))
+        self._service.conclude(self.request.key, self._give_up(lease))
 
     # Beginning -----------------------------------------------------------------------------------------
 
@@ -488,24 +498,33 @@ class _Run:
         lease, self._lease = self._lease, None
         assert lease is not None
         assert self._turn is not None
-        said = (*plan.said, Message.of(Role.ASSISTANT, "".join(self._text)))
-        record = Record(
-            said=said,
-            usage=usage,
-            parent=plan.base.turn if plan.base else None,
-            lineage=plan.lineage or lease.worker.session,
-            span=self._turn.ask.span,
-            digest=history.last_digest(plan.digest, said),
-            tools=plan.tools + self._activity.used,
-        )
+        records = self._records(plan, self._turn.ask, plan.lineage or lease.worker.session, usage)
         recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._service.background(self._record(lease, record, recorded))
+        self._service.background(self._record(lease, records, recorded))
         await asyncio.shield(recorded)
 
-    async def _record(self, lease: Lease, record: Record, recorded: asyncio.Future[None]) -> None:
+    def _records(self, plan: Plan, ask: Ask, lineage: str, usage: Usage) -> list[Record]:
+        """Return what the turn leaves: what was seeded before it is a turn of its own, to branch after."""
+        lead = plan.said[: len(plan.said) - len(plan.asked)]
+        said = (*plan.asked, Message.of(Role.ASSISTANT, "".join(self._text)))
+        before = history.last_digest(plan.digest, lead)
+        first = ask.uuids[len(plan.seeds)]
+        own = Record(
+            said,
+            usage,
+            lineage,
+            Span(first, ask.uuid),
+            history.last_digest(before, said),
+            plan.tools + self._activity.used,
+        )
+        if not lead:
+            return [own]
+        return [Record(lead, Usage(), lineage, Span(ask.span.first, first), before, plan.tools), own]
+
+    async def _record(self, lease: Lease, records: Sequence[Record], recorded: asyncio.Future[None]) -> None:
         keep = False
         try:
-            await self._service.store.finish(self.request.key, record, self._service.now())
+            await self._service.store.finish(self.request.key, records, self._service.now())
             recorded.set_result(None)
             keep = lease.worker.settle()
         except CodedError as error:

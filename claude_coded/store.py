@@ -112,7 +112,6 @@ class Record:
 
     said: tuple[Message, ...]
     usage: Usage
-    parent: int | None
     lineage: str
     span: Span
     digest: bytes
@@ -201,9 +200,12 @@ class Store:
         """Note what the client was sent of the unfinished turn."""
         await self._write(key, self._give_up, seen)
 
-    async def finish(self, key: ConversationKey, record: Record, now: float) -> None:
-        """Record the unfinished turn as finished; the conversation then stands at it."""
-        await self._write(key, self._finish, record, now)
+    async def finish(self, key: ConversationKey, records: Sequence[Record], now: float) -> None:
+        """Record the unfinished turn as finished; the conversation then stands at it.
+
+        Records that come before the turn's own are of what was seeded before it; each follows the other.
+        """
+        await self._write(key, self._finish, records, now)
 
     async def find(self, digests: Sequence[bytes]) -> list[Found]:
         """Return the turns that end with the first of the histories that any turn ends with."""
@@ -336,8 +338,8 @@ class Store:
                 VALUES (:tenant, :name, :session, :lineage, :profile, :workspace, :system, :turns,
                     :created_at, :last_used_at, :usage, :generation, :hint, :ephemeral, :head)
                 ON CONFLICT (tenant, name) DO UPDATE SET session = :session, lineage = :lineage,
-                    profile = :profile, workspace = :workspace, system = :system, last_used_at = :last_used_at,
-                    generation = :generation, hint = :hint, head = :head""",
+                    profile = :profile, workspace = :workspace, system = :system,
+                    last_used_at = :last_used_at, generation = :generation, hint = :hint, head = :head""",
                 fields,
             )
             database.execute(
@@ -360,34 +362,40 @@ class Store:
             database.execute("UPDATE unfinished SET seen = ? WHERE conversation = ?", (seen, self._id(key)))
         return self._load(key)
 
-    def _finish(self, key: ConversationKey, record: Record, now: float) -> Conversation | None:
+    def _finish(self, key: ConversationKey, records: Sequence[Record], now: float) -> Conversation | None:
         known = self._load(key)
         if known is None or known.unfinished is None:
             return known  # purged while it ran
-        number = self._id(key)
+        number, head = self._id(key), known.head.turn if known.head else None
+        usage = known.usage
         with self._transaction(durable=True) as database:
-            turn = database.execute(
-                "INSERT INTO turns VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    number,
-                    record.parent,
-                    record.lineage,
-                    record.digest,
-                    record.tools,
-                    record.span.first,
-                    record.span.last,
-                    _dump(record.said),
-                    _dump(record.usage),
-                    now,
-                ),
-            ).lastrowid
+            for record in records:
+                head = self._insert(record, number, head, now)
+                usage += record.usage
             database.execute("DELETE FROM unfinished WHERE conversation = ?", (number,))
             database.execute(
                 """UPDATE conversations SET turns = turns + 1, head = ?, last_used_at = ?, usage = ?
                 WHERE id = ?""",
-                (turn, now, _dump(known.usage + record.usage), number),
+                (head, now, _dump(usage), number),
             )
         return self._load(key)
+
+    def _insert(self, record: Record, conversation: int | None, parent: int | None, now: float) -> int | None:
+        values = (
+            conversation,
+            parent,
+            record.lineage,
+            record.digest,
+            record.tools,
+            record.span.first,
+            record.span.last,
+            _dump(record.said),
+            _dump(record.usage),
+            now,
+        )
+        marks = ", ".join("?" * len(values))
+        statement = f"INSERT INTO turns VALUES (NULL, {marks})"  # noqa: S608 - question marks alone
+        return self._db.execute(statement, values).lastrowid
 
     def _find(self, digests: Sequence[bytes]) -> list[Found]:
         # The first alone: it is what a client that goes on asks for, nearly always.

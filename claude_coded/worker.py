@@ -92,10 +92,14 @@ class Ask:
     own: int = 0
 
     @property
+    def uuids(self) -> list[str]:
+        """Return the uuids of all messages that the turn writes, in order."""
+        return [*(uuid for _, uuid in self.seeds), self.uuid]
+
+    @property
     def span(self) -> Span:
         """Return what has to go when the turn is taken back."""
-        uuids = [*(uuid for _, uuid in self.seeds), self.uuid]
-        return Span(uuids[self.own], self.uuid)
+        return Span(self.uuids[self.own], self.uuid)
 
 
 @dataclass(slots=True)

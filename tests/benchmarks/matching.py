@@ -161,7 +161,7 @@ async def _converse(store: Store, key: ConversationKey, digest: bytes) -> None:
         )
     )
     said = (asked, Message.of(Role.ASSISTANT, "hi"))
-    await store.finish(key, Record(said, Usage(), None, "lineage", span, digest, 0), 0.0)
+    await store.finish(key, [Record(said, Usage(), "lineage", span, digest, 0)], 0.0)
 
 
 def _fill(file: Path, names: Sequence[str], turns: int) -> None:

@@ -34,10 +34,9 @@ CONVERSATION = Conversation(
 def record(
     said: tuple[Message, ...] = SAID,
     usage: Usage | None = None,
-    parent: int | None = None,
     digest: bytes = b"d",
 ) -> Record:
-    return Record(said, usage or Usage(), parent, "s1", Span("a", "b"), digest, tools=2)
+    return Record(said, usage or Usage(), "s1", Span("a", "b"), digest, tools=2)
 
 
 def with_store(directory: Path, use: Callable[[Store], Coroutine[Any, Any, None]]) -> None:
@@ -66,7 +65,7 @@ def test_a_turn_from_its_beginning_to_its_end_over_restarts(tmp_path: Path) -> N
         assert known is not None
         assert known.unfinished is not None
         assert known.unfinished.seen == "half"
-        await store.finish(KEY, record(usage=Usage(input=5, output=2, cost_usd=0.5)), 9.0)
+        await store.finish(KEY, [record(usage=Usage(input=5, output=2, cost_usd=0.5))], 9.0)
 
     async def end(store: Store) -> None:
         done = replace(
@@ -88,9 +87,8 @@ async def say(store: Store, text: str, base: Head | None = None, key: Conversati
     """Record a turn after another one; its digest is its text."""
     known = await store.load(key) or replace(CONVERSATION, key=key)
     await store.begin(replace(known, unfinished=CONVERSATION.unfinished, head=base))
-    parent = base.turn if base else None
     said = (Message.of(Role.USER, text),)
-    await store.finish(key, record(said, Usage(output=1), parent, text.encode()), 3.0)
+    await store.finish(key, [record(said, Usage(output=1), text.encode())], 3.0)
     after = await store.load(key)
     assert after is not None
     assert after.head is not None
@@ -108,6 +106,19 @@ def test_messages_are_those_of_the_branch_in_the_order_of_the_turns(tmp_path: Pa
         known = await store.load(KEY)
         assert known is not None
         assert (known.turns, known.usage.output) == (4, 4)
+
+    with_store(tmp_path, use)
+
+
+def test_what_was_seeded_before_a_turn_is_one_of_its_own(tmp_path: Path) -> None:
+    async def use(store: Store) -> None:
+        await store.begin(CONVERSATION)
+        await store.finish(KEY, [record(SAID, digest=b"lead"), record(SAID[:1], digest=b"own")], 3.0)
+        known = await store.load(KEY)
+        assert known is not None
+        assert known.turns == 1
+        assert await store.messages(KEY) == (*SAID, SAID[0])
+        assert [head.digest for head in await store.path(KEY)] == [b"lead", b"own"]
 
     with_store(tmp_path, use)
 
@@ -170,7 +181,7 @@ def test_purge_forgets_everything_and_a_turn_that_runs_leaves_no_trace(tmp_path:
     async def use(store: Store) -> None:
         await store.begin(CONVERSATION)
         assert await store.purge(KEY) is not None
-        await store.finish(KEY, record(), 2.0)
+        await store.finish(KEY, [record()], 2.0)
         assert await store.load(KEY) is None
         assert await store.messages(KEY) == ()
         assert await store.count() == 0
