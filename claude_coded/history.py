@@ -105,8 +105,8 @@ class Head:
     """A finished turn that a conversation stands at, or stood at.
 
     `digest` is of all that was said up to its end; `tools` counts the uses of Claude's own tools up to
-    there; `span` is what it wrote, under uuids that every session of its `lineage` knows: that of the first
-    of a row of forks.
+    there; `span` is what it wrote, and `answer` the uuid of its last message ("" where that is not known),
+    under uuids that every session of its `lineage` knows: that of the first of a row of forks.
     """
 
     turn: int
@@ -114,6 +114,7 @@ class Head:
     tools: int
     lineage: str
     span: Span
+    answer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +144,11 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A session to fork from: it holds the first `length` messages once `cut` is taken back in the fork."""
+    """A session to fork from: up to the message `at` it holds the first `length` messages."""
 
     session: str
     lineage: str
-    cut: tuple[Span, ...]
+    at: str
     length: int
     tools: int
     workspace: Path
@@ -206,7 +207,8 @@ class Way(Enum):
 class Plan:
     """How a request meets its conversation.
 
-    `back` is taken back from a session that is resumed or forked, `back_hot` from a hot one, in order.
+    `back` is taken back from a session that is resumed, `back_hot` from a hot one, in order. A fork holds
+    its session up to the message `at`, whatever comes after: that may be another client's by then.
     `seeds` go in before `asked`, of which only the last message starts the turn. The turn's record is
     `said` and the answer: it follows the turn `base`, and `digest` is of all that was said before it.
     `tools` counts the uses of Claude's own tools that the session knows of.
@@ -223,6 +225,7 @@ class Plan:
     tools: int = 0
     session: str | None = None
     lineage: str | None = None
+    at: str = ""
 
     @property
     def written(self) -> tuple[Message, ...]:
@@ -247,10 +250,10 @@ def begin(told: Told, source: Source | None) -> Plan:
         said,
         told.asked,
         told.start,
-        back=source.cut,
         tools=source.tools,
         session=source.session,
         lineage=source.lineage,
+        at=source.at,
     )
 
 
@@ -289,10 +292,11 @@ def follow(known: Conversation, path: Sequence[Head], told: Told) -> Plan:
     if seeded_before or (rest and rest[0].role is Role.ASSISTANT):
         # A cut is made at a user message that this session knows by its uuid.
         return begin(told, None)
-    left = leftovers(known)
-    cut = (Span(dropped[0].span.first, dropped[-1].span.last),) if dropped else ()
-    # What Claude's own tools did cannot be seeded again: such a session stays as it is.
+    # What Claude's own tools did cannot be seeded again: a session that would lose it stays as it is.
     keep = bool(dropped) and dropped[-1].tools > turn.tools
+    if keep and not (turn.tools and turn.answer):
+        return begin(told, None)
+    cut = (Span(dropped[0].span.first, dropped[-1].span.last),) if dropped and not keep else ()
     return Plan(
         Way.FORK if keep else Way.CONTINUE,
         rest,
@@ -300,11 +304,12 @@ def follow(known: Conversation, path: Sequence[Head], told: Told) -> Plan:
         told.asked,
         turn.digest,
         turn,
-        back=left + cut,
+        back=() if keep else leftovers(known) + cut,
         back_hot=cut,
         tools=turn.tools,
         session=known.session,
         lineage=known.lineage,
+        at=turn.answer if keep else "",
     )
 
 
@@ -314,16 +319,13 @@ def branch(known: Conversation, path: Sequence[Head], told: Told) -> Source | No
     None where they did nothing: the new one is then seeded.
     """
     lengths = {digest: n for n, digest in enumerate(told.digests, 1)}
-    base = max((n for n, turn in enumerate(path) if turn.digest in lengths), default=None)
-    if base is None or not path[base].tools:
+    base = max(
+        (turn for turn in path if turn.digest in lengths), key=lambda turn: lengths[turn.digest], default=None
+    )
+    if base is None or not (base.tools and base.answer) or base.lineage != known.lineage:
         return None
-    dropped = path[base + 1 :]
-    if dropped and dropped[0].lineage != known.lineage:
-        return None
-    cut = (Span(dropped[0].span.first, dropped[-1].span.last),) if dropped else ()
-    length = lengths[path[base].digest]
-    left = leftovers(known)
-    return Source(known.session, known.lineage, left + cut, length, path[base].tools, known.workspace)
+    length = lengths[base.digest]
+    return Source(known.session, known.lineage, base.answer, length, base.tools, known.workspace)
 
 
 def can_drop(path: Sequence[Head], told: Told) -> bool:

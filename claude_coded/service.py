@@ -445,7 +445,7 @@ class _Run:
         elif self._source is not None:
             launch = replace(launch, workspace=self._source.workspace)
         if plan.session is not None:
-            launch = launch.resuming(plan.session, model, fork=plan.way is Way.FORK)
+            launch = launch.resuming(plan.session, model, plan.at or None)
         if not launch.workspace.is_dir():
             raise WorkspaceGone(f"the conversation's workspace {launch.workspace} does not exist any more")
         return Seat(profile, system, generation, launch)
@@ -498,28 +498,33 @@ class _Run:
         lease, self._lease = self._lease, None
         assert lease is not None
         assert self._turn is not None
-        records = self._records(plan, self._turn.ask, plan.lineage or lease.worker.session, usage)
+        records = self._records(plan, self._turn, plan.lineage or lease.worker.session, usage)
         recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._service.background(self._record(lease, records, recorded))
         await asyncio.shield(recorded)
 
-    def _records(self, plan: Plan, ask: Ask, lineage: str, usage: Usage) -> list[Record]:
+    def _records(self, plan: Plan, turn: Turn, lineage: str, usage: Usage) -> list[Record]:
         """Return what the turn leaves: what was seeded before it is a turn of its own, to branch after."""
         lead = plan.said[: len(plan.said) - len(plan.asked)]
         said = (*plan.asked, Message.of(Role.ASSISTANT, "".join(self._text)))
         before = history.last_digest(plan.digest, lead)
+        ask = turn.ask
         first = ask.uuids[len(plan.seeds)]
         own = Record(
             said,
             usage,
             lineage,
             Span(first, ask.uuid),
+            turn.answer,
             history.last_digest(before, said),
             plan.tools + self._activity.used,
         )
         if not lead:
             return [own]
-        return [Record(lead, Usage(), lineage, Span(ask.span.first, first), before, plan.tools), own]
+        # A fork that was gone on with at once still ends with the message that it was made at.
+        answer = "" if plan.seeds else plan.at
+        seeded = Record(lead, Usage(), lineage, Span(ask.span.first, first), answer, before, plan.tools)
+        return [seeded, own]
 
     async def _record(self, lease: Lease, records: Sequence[Record], recorded: asyncio.Future[None]) -> None:
         keep = False

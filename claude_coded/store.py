@@ -62,6 +62,7 @@ MIGRATIONS: Final = (
         tools INTEGER NOT NULL,
         first_uuid TEXT NOT NULL,
         last_uuid TEXT NOT NULL,
+        answer_uuid TEXT NOT NULL,
         messages TEXT NOT NULL,
         usage TEXT NOT NULL,
         finished_at REAL NOT NULL
@@ -86,7 +87,7 @@ MIGRATIONS: Final = (
 _COLUMNS: Final = """
     SELECT c.tenant, c.name, c.session, c.lineage, c.profile, c.workspace, c.system, c.turns, c.created_at,
         c.last_used_at, c.usage, c.generation, c.hint, c.ephemeral, u.spans, u.lead, u.asked, u.seen,
-        h.id, h.digest, h.tools, h.lineage, h.first_uuid, h.last_uuid
+        h.id, h.digest, h.tools, h.lineage, h.first_uuid, h.last_uuid, h.answer_uuid
     FROM conversations c
     LEFT JOIN unfinished u ON u.conversation = c.id
     LEFT JOIN turns h ON h.id = c.head
@@ -114,6 +115,7 @@ class Record:
     usage: Usage
     lineage: str
     span: Span
+    answer: str
     digest: bytes
     tools: int
 
@@ -389,6 +391,7 @@ class Store:
             record.tools,
             record.span.first,
             record.span.last,
+            record.answer,
             _dump(record.said),
             _dump(record.usage),
             now,
@@ -417,7 +420,7 @@ class Store:
 
     def _path(self, key: ConversationKey) -> list[Head]:
         rows = self._db.execute(
-            f"""{_BRANCH} SELECT t.id, t.digest, t.tools, t.lineage, t.first_uuid, t.last_uuid
+            f"""{_BRANCH} SELECT t.id, t.digest, t.tools, t.lineage, t.first_uuid, t.last_uuid, t.answer_uuid
             FROM branch JOIN turns t USING (id) ORDER BY depth DESC""",  # noqa: S608 - a constant
             (key.tenant, key.id),
         )
@@ -478,8 +481,8 @@ def _load_spans(text: str) -> tuple[Span, ...]:
 
 
 def _head(row: tuple[Any, ...]) -> Head:
-    turn, digest, tools, lineage, first, last = row
-    return Head(turn, digest, tools, lineage, Span(first, last))
+    turn, digest, tools, lineage, first, last, answer = row
+    return Head(turn, digest, tools, lineage, Span(first, last), answer)
 
 
 def _conversations(rows: Iterable[tuple[Any, ...]]) -> Iterator[Conversation]:

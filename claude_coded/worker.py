@@ -22,6 +22,7 @@ from claude_coded.claude.protocol import Life, Protocol, Setup, WorkerState, mes
 from claude_coded.claude.translate import Translator
 from claude_coded.claude.wire import (
     Answer,
+    Assistant,
     ControlRequest,
     ControlResponse,
     Line,
@@ -112,6 +113,7 @@ class Turn:
     _events: list[TurnEvent] = field(default_factory=list)
     _waiter: asyncio.Future[None] | None = None
     produced: int = 0  # how many events there have been
+    answer: str = ""  # the uuid of the answer's last message
 
     @property
     def full(self) -> bool:
@@ -120,6 +122,8 @@ class Turn:
 
     def add(self, message: Line) -> None:
         """Translate a message of the CLI."""
+        if isinstance(message, Assistant) and message.parent_tool_use_id is None:
+            self.answer = message.uuid
         if events := self._translator.feed(message):
             self.produced += len(events)
             self._events += events
@@ -161,7 +165,7 @@ class Worker:
     def __init__(self, number: int, launch: Launch, cli: Cli, watch: Watch) -> None:
         self.id = number
         self.launch = launch
-        self.session = str(uuid4()) if launch.fork or not launch.session else launch.session
+        self.session = str(uuid4()) if launch.fork_at or not launch.session else launch.session
         self.life = Life(_now())
         self.served = False  # it answered once: whatever ends it now is no failure to start
         self.pid: int | None = None

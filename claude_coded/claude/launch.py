@@ -2,7 +2,8 @@
 
 Facts checked on Claude Code 2.1.330:
 - `--session-id` names a new session, `--resume` goes on with one on disk and keeps its id; with
-  `--fork-session` it goes on with a copy under the new id, in which the messages keep their uuids.
+  `--fork-session` it goes on with a copy under the new id, in which the messages keep their uuids, and with
+  `--resume-session-at` with the copy up to an assistant's message.
 - `rewind_conversation` (control request) takes a live session back to before a user message in some 5 ms;
   the cut reaches the disk with the next message, so it is asked for again after a resume.
 - A turn is on disk when its `result` line is out: a SIGKILL at that moment loses nothing.
@@ -48,11 +49,11 @@ class Launch:
     retention_days: int = 30
     session: str | None = None
     model: str | None = None
-    fork: bool = False
+    fork_at: str | None = None
 
-    def resuming(self, session: str, model: str | None = None, *, fork: bool = False) -> "Launch":
-        """Return the launch that goes on with a session on disk, or with a copy of it."""
-        return replace(self, session=session, model=model, fork=fork)
+    def resuming(self, session: str, model: str | None = None, fork_at: str | None = None) -> "Launch":
+        """Return the launch that goes on with a session on disk, or with a copy of it up to a message."""
+        return replace(self, session=session, model=model, fork_at=fork_at)
 
 
 def arguments(launch: Launch, fresh_session: str) -> list[str]:
@@ -60,8 +61,8 @@ def arguments(launch: Launch, fresh_session: str) -> list[str]:
     args = ["-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose"]
     args += ["--include-partial-messages", "--permission-mode", launch.permission_mode]
     args += ["--resume", launch.session] if launch.session else []
-    args += ["--fork-session"] if launch.fork else []
-    args += ["--session-id", fresh_session] if launch.fork or not launch.session else []
+    args += ["--fork-session", "--resume-session-at", launch.fork_at] if launch.fork_at else []
+    args += ["--session-id", fresh_session] if launch.fork_at or not launch.session else []
     args += ["--model", launch.model] if launch.model else []
     args += ["--settings", f'{{"cleanupPeriodDays":{launch.retention_days or FOR_EVER}}}']
     if launch.agent:

@@ -3,12 +3,13 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
 from tests.acceptance.conftest import Start
-from tests.support.client import Client, assistant, evict, newest, nothing, reached, restart, told, user
-from tests.support.daemon import Daemon, Json, Model, dialogue, eventually
+from tests.support.client import Client, assistant, evict, nothing, restart, user
+from tests.support.daemon import Daemon, Json, Model
 
 BETWEEN = pytest.mark.parametrize("between", [nothing, evict, restart])
 BASH = '[[tool Bash {"command": "echo kept"}]] [[say ran it]]'
@@ -21,7 +22,7 @@ def pool(served_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Itera
     settings = {
         "ANTHROPIC_BASE_URL": served_model.url,
         "CLAUDE_CODED_UPSTREAM_RETRIES": "0",
-        "CLAUDE_CODED_TURN_TIMEOUT_MS": "2500",
+        "CLAUDE_CODED_TURN_TIMEOUT_MS": "2000",
         "CLAUDE_CODED_LOG_LEVEL": "debug",
         "CLAUDE_CODED_API_KEYS": "alice:sk-alice,bob:sk-bob",
     }
@@ -56,25 +57,38 @@ def at_once(*steps: Callable[[], object]) -> None:
 def test_different_continuations_at_once_do_not_mix(client: Client, name: str, first: str) -> None:
     client.ask(f"{name} one {first}")
     clients = [client, client.fork(), client.fork()]
-    for turn in range(4):
-        at_once(
-            *(
-                lambda it=it, which=which: it.ask(f"{name} {which} {turn} [[delay 5]] [[words 9]]")
-                for which, it in enumerate(clients)
-            )
-        )
+    for turn in range(2):
+        texts = (f"{name} {which} {turn} [[delay 5]] [[words 9]]" for which in range(3))
+        at_once(*(partial(it.ask, text) for it, text in zip(clients, texts, strict=True)))
     for it in clients:
         it.ask(f"{name} end {clients.index(it)} [[say ok]]")
         assert it.used == (KEPT if first == BASH else [])
     assert len({it.conversation for it in clients}) == 3
 
 
+@pytest.mark.parametrize("between", [nothing, evict])
+def test_a_fork_that_waits_holds_nothing_of_what_was_said_meanwhile(
+    start: Start, model: Model, name: str, between: Callable[[Client], None]
+) -> None:
+    client = Client(start(POOL_SIZE=1), model)
+    client.ask(f"{name} one {BASH}")
+    other = client.fork()
+    between(client)
+    at_once(
+        lambda: client.ask(f"{name} mine [[delay 5]] [[words 9]]"),
+        lambda: other.ask(f"{name} yours [[delay 5]] [[words 9]]"),
+    )
+    assert client.used == other.used == KEPT
+    client.ask(f"{name} more of mine [[say ok]]")
+    other.ask(f"{name} more of yours [[say ok]]")
+
+
 def test_identical_requests_at_once_are_answered_alike(client: Client, name: str) -> None:
     client.ask(f"{name} one [[say 1]]")
     clients = [client, client.fork()]
-    at_once(*(lambda it=it: it.ask(f"{name} two [[delay 5]] [[recall]]") for it in clients))
+    at_once(*(partial(it.ask, f"{name} two [[delay 5]] [[recall]]") for it in clients))
     assert clients[0].messages == clients[1].messages
-    at_once(*(lambda it=it: it.ask(f"{name} three [[delay 5]] [[recall]]") for it in clients))
+    at_once(*(partial(it.ask, f"{name} three [[delay 5]] [[recall]]") for it in clients))
     for it in clients:
         it.ask(f"{name} {clients.index(it)} goes on [[say ok]]")
 
@@ -137,12 +151,18 @@ def broken_off(client: Client, asked: Json, code: str) -> str:
     return stream.text
 
 
-BROKEN = pytest.mark.parametrize("broken", [disconnected, failed, timed_out])
-
-
-@BROKEN
-@pytest.mark.parametrize("first", ["", "[[say 1]]", BASH], ids=["at-first", "words", "tools"])
-@pytest.mark.parametrize("between", [nothing, evict])
+@pytest.mark.parametrize(
+    ("broken", "first", "between"),
+    [
+        (disconnected, "", evict),
+        (disconnected, "[[say 1]]", nothing),
+        (disconnected, BASH, nothing),
+        (failed, "", nothing),
+        (failed, BASH, evict),
+        (timed_out, "", nothing),
+        (timed_out, BASH, evict),
+    ],
+)
 def test_after_a_turn_that_broke_off_the_history_is_what_the_client_tells(
     client: Client,
     name: str,

@@ -161,13 +161,13 @@ async def _converse(store: Store, key: ConversationKey, digest: bytes) -> None:
         )
     )
     said = (asked, Message.of(Role.ASSISTANT, "hi"))
-    await store.finish(key, [Record(said, Usage(), "lineage", span, digest, 0)], 0.0)
+    await store.finish(key, [Record(said, Usage(), "lineage", span, "", digest, 0)], 0.0)
 
 
 def _fill(file: Path, names: Sequence[str], turns: int) -> None:
     """Add turns to conversations, each like the conversation's first but for its digest."""
     database = sqlite3.connect(file)
-    columns = "conversation, parent, lineage, tools, first_uuid, last_uuid, messages, usage, finished_at"
+    columns = "conversation, parent, lineage, tools, first_uuid, last_uuid, answer_uuid, messages, usage, finished_at"
     with closing(database), database:
         database.executemany(
             f"""INSERT INTO turns (digest, {columns}) SELECT ?, {columns} FROM turns WHERE id =

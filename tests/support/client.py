@@ -70,14 +70,16 @@ def _blocks(body: Json) -> Iterator[tuple[str, str, bool]]:
         content, role = message["content"], message["role"]
         for block in [{"type": "text", "text": content}] if isinstance(content, str) else content:
             match block:
-                case {"type": "tool_use", "name": name, "input": arguments}:
+                case {"type": "tool_use"}:
+                    name, arguments = block["name"], block["input"]
                     if name in OWN_TOOLS:
                         own_calls.add(block["id"])
                     yield role, _called(name, arguments), name in OWN_TOOLS
                 case {"type": "tool_result", "tool_use_id": made}:
                     yield role, f"-> {_result(block)}", made in own_calls
                 case {"type": "text", "text": text} if role != "system":
-                    if kept := NOISE.sub("", text).strip():
+                    kept = NOISE.sub("", text).strip()
+                    if kept and not kept.startswith("[Image: source: "):  # where the CLI has put it
                         yield role, kept, False
                 case {"type": "image"}:
                     yield role, "<image>", False
@@ -95,6 +97,15 @@ def _result(block: Json) -> str:
 def newest(model: Model, text: str) -> Json:
     """Return the newest request whose question is this text."""
     return next(body for body in reversed(model.requests(text)) if texts(body)[-1].strip() == text.strip())
+
+
+def differs(body: Json, messages: list[Json]) -> str:
+    """Return where what reached the model begins to be another history."""
+    known, meant = reached(body), told(messages[:-1])
+    same = next(
+        (n for n, pair in enumerate(zip(known, meant, strict=False)) if pair[0] != pair[1]), len(known)
+    )
+    return f"after {same}: the model was sent {known[same:]}, the client has {meant[same:]}"
 
 
 # The client --------------------------------------------------------------------------------------------
@@ -136,9 +147,7 @@ class Client:
 
     def leave(self, text: str, until: str, name: str | None = None) -> str:
         """Ask, leave in the middle of the answer, and keep what has come of it."""
-        with self.daemon.stream(
-            self.reshape([*self.messages, user(text)]), name, model=self.kind
-        ) as stream:
+        with self.daemon.stream(self.reshape([*self.messages, user(text)]), name, model=self.kind) as stream:
             seen = stream.until(until)
             self.conversation = stream.conversation
         self.messages = [*self.messages, user(text), assistant(seen)]
@@ -148,7 +157,7 @@ class Client:
         """Check what the newest question came with."""
         text = [entry[1] for entry in told(self.messages) if entry[0] == "user"][-1]
         self.body = newest(self.model, text)
-        assert reached(self.body) == told(self.messages[:-1])
+        assert reached(self.body) == told(self.messages[:-1]), differs(self.body, self.messages)
         self.pid = self._process()
 
     def _process(self) -> int:

@@ -66,7 +66,7 @@ def heads(*turns: tuple[Message, ...], tools: tuple[int, ...] = (), lineage: str
         said = (*said, *messages)
         digest = last_digest(START, said)
         used = tools[n - 1] if tools else 0
-        made.append(Head(n, digest, used, lineage, Span(f"first{n}", f"last{n}")))
+        made.append(Head(n, digest, used, lineage, Span(f"first{n}", f"last{n}"), f"answer{n}"))
     return made
 
 
@@ -183,12 +183,18 @@ def test_dropped_turns_are_taken_back_in_place() -> None:
 
 
 def test_a_session_in_which_claudes_tools_did_something_is_kept_and_forked() -> None:
-    path = heads(*TURNS, tools=(0, 1, 1))
-    made = follow(known(path[-1]), path, tell(*SAID[:2], C))
-    assert (made.way, made.session, made.back) == (Way.FORK, "s", (Span("first2", "last3"),))
+    path = heads(*TURNS, tools=(1, 2, 2))
+    made = follow(known(path[-1], LEFT), path, tell(*SAID[:2], C))
+    assert (made.way, made.session, made.at, made.back) == (Way.FORK, "s", "answer1", ())
     assert not can_drop(path, tell(*SAID[:2], C))
     assert can_drop(path, tell(*SAID[:4], C))
     assert follow(known(path[-1]), path, tell(*SAID[:4], C)).way is Way.CONTINUE
+
+
+def test_it_is_kept_and_a_fresh_one_seeded_where_they_did_nothing_before() -> None:
+    path = heads(*TURNS, tools=(0, 1, 1))
+    made = follow(known(path[-1]), path, tell(*SAID[:2], C))
+    assert (made.way, made.written) == (Way.FRESH, (*SAID[:2], C))
 
 
 def test_turns_that_were_seeded_into_this_session_cannot_be_cut_there() -> None:
@@ -214,7 +220,7 @@ def test_a_branch_keeps_what_claudes_tools_did_by_a_fork_and_else_is_seeded() ->
     assert branch(known(PATH[-1]), PATH, told) is None
     path = heads(*TURNS, tools=(1, 1, 1))
     source = branch(known(path[-1], LEFT), path, told)
-    assert source == Source("s", "l", (*LEFT.spans, Span("first3", "last3")), 4, 1, Path("/w"))
+    assert source == Source("s", "l", "answer2", 4, 1, Path("/w"))
     made = begin(told, source)
     assert (made.way, made.written, made.tools) == (Way.FORK, (B, answer("own"), C), 1)
     assert made.said == (*told.past, C)

@@ -29,8 +29,9 @@ def test_a_fresh_session_is_named_and_an_old_one_resumed() -> None:
 
 
 def test_a_fork_goes_on_with_a_copy_under_a_new_id() -> None:
-    args = arguments(AGENT.resuming("old-id", "haiku", fork=True), "new-id")
+    args = arguments(AGENT.resuming("old-id", "haiku", "message-id"), "new-id")
     assert "--fork-session" in args
+    assert args[args.index("--resume-session-at") + 1] == "message-id"
     assert args[args.index("--resume") + 1] == "old-id"
     assert args[args.index("--session-id") + 1] == "new-id"
     assert args[args.index("--model") + 1] == "haiku"

@@ -36,7 +36,7 @@ def record(
     usage: Usage | None = None,
     digest: bytes = b"d",
 ) -> Record:
-    return Record(said, usage or Usage(), "s1", Span("a", "b"), digest, tools=2)
+    return Record(said, usage or Usage(), "s1", Span("a", "b"), "z", digest, tools=2)
 
 
 def with_store(directory: Path, use: Callable[[Store], Coroutine[Any, Any, None]]) -> None:
@@ -74,7 +74,7 @@ def test_a_turn_from_its_beginning_to_its_end_over_restarts(tmp_path: Path) -> N
             last_used_at=9.0,
             usage=Usage(5, 2, cost_usd=0.5),
             unfinished=None,
-            head=Head(1, b"d", 2, "s1", Span("a", "b")),
+            head=Head(1, b"d", 2, "s1", Span("a", "b"), "z"),
         )
         assert await store.load(KEY) == done
         assert await store.messages(KEY) == SAID
