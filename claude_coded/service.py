@@ -21,13 +21,13 @@ from claude_coded.claude.protocol import Setup
 from claude_coded.errors import (
     CodedError,
     Evicted,
-    ModelNotFound,
     NotFound,
     TurnTimeout,
     WorkerDied,
     WorkspaceGone,
 )
 from claude_coded.history import Conversation, Plan, Source, Span, Told, Unfinished, Way
+from claude_coded.models import Models
 from claude_coded.pool import Lease, Pool
 from claude_coded.scheduler import Figures, Phase, Want
 from claude_coded.settings import Settings
@@ -47,10 +47,6 @@ from claude_coded.turn import (
 from claude_coded.worker import Ask, RewindRefused, SessionMissing, Turn
 
 log = logging.getLogger(__name__)
-
-AGENT: Final = Profile("claude-code", agent=True)
-CHAT: Final = Profile("claude-code-chat", agent=False)
-ALIASES: Final = ("sonnet", "opus", "haiku")
 
 HOUSEKEEPING: Final = 3600.0
 """Seconds between two looks for conversations to forget."""
@@ -88,34 +84,6 @@ class Listed:
 
     conversation: Conversation
     state: str
-
-
-class Models:
-    """The model names that may be asked for; the CLI's own are learnt from it."""
-
-    def __init__(self) -> None:
-        self._own: dict[str, dict[str, Any]] = {}
-
-    def learn(self, models: Iterable[dict[str, Any]]) -> None:
-        """Take in the CLI's list. Its `default` is what the profiles use already."""
-        named = {str(m["value"]): m for m in models if m.get("value") not in {None, "default"}}
-        self._own = named or self._own
-
-    @property
-    def names(self) -> list[str]:
-        """Return all names, the profiles first."""
-        return [AGENT.name, CHAT.name, *(self._own or dict.fromkeys(ALIASES))]
-
-    def profile(self, name: str) -> Profile:
-        """Return what a model name asks for. Raises ModelNotFound."""
-        for profile in (AGENT, CHAT):
-            if name == profile.name:
-                return profile
-        if name in self.names or name.startswith("claude-"):
-            return Profile(name, agent=True, model=name)
-        raise ModelNotFound(
-            f"the model {name!r} does not exist; there are {', '.join(self.names)}", param="model"
-        )
 
 
 def launch_of(profile: Profile, settings: Settings) -> Launch:

@@ -1,6 +1,7 @@
 """Random walks of several clients over one daemon: each turn reaches the model as its client's history."""
 
 import copy
+import re
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conftest import Start
-from tests.support.client import Client, assistant, user
+from tests.support.client import Client, assistant, told, user
 from tests.support.daemon import Daemon, Json, Model
 
 
@@ -42,6 +43,15 @@ class Walk:
             self.log.append(action.__name__)
             action()
 
+    def check_tools(self, client: Client) -> None:
+        """Check that what Claude's own tools did in the answers that the client knows is not lost."""
+        asked = " ".join(text for role, text in told(client.messages) if role == "user")
+        assert client.used == [
+            text
+            for word in re.findall(r'\[\[tool Bash {"command": "echo (\d+)"}', asked)
+            for text in (f'Bash {{"command": "echo {word}"}}', f"-> {word}")
+        ]
+
     # What a client may do ------------------------------------------------------------------------------
 
     def go_on(self) -> None:
@@ -54,6 +64,7 @@ class Walk:
             client = self.branches[place]
             self.named(place, client.messages[: questions[-1]])
             client.again(self.names[place])
+            self.check_tools(client)
 
     def edit(self) -> None:
         """Put another question in the place of an earlier one."""
@@ -118,6 +129,7 @@ class Walk:
         kept = client.messages[:length]
         self.named(place, kept)
         client.send([*kept, user(self.question())], self.names[place])
+        self.check_tools(client)
 
     def named(self, place: int, kept: list[Json]) -> None:
         """Take another name where no history is told: the server's would go on."""
@@ -134,7 +146,7 @@ class Walk:
         return f"{text} {used}[[say answer {self.count}]]"
 
     def reshaped(self, messages: list[Json]) -> list[Json]:
-        return [self.random.choice([copy.deepcopy, _as_parts, _with_spaces])(it) for it in messages]
+        return [self.random.choice(RESHAPES)(it) for it in messages]
 
 
 def _as_parts(message: Any) -> Json:
@@ -143,6 +155,9 @@ def _as_parts(message: Any) -> Json:
 
 def _with_spaces(message: Any) -> Json:
     return {**message, "content": f"{message['content']} \n", "name": "someone"}
+
+
+RESHAPES: tuple[Callable[[Json], Json], ...] = (copy.deepcopy, _as_parts, _with_spaces)
 
 
 def walk(start: Start, model: Model, seed: int, steps: int) -> None:

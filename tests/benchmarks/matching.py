@@ -167,7 +167,8 @@ async def _converse(store: Store, key: ConversationKey, digest: bytes) -> None:
 def _fill(file: Path, names: Sequence[str], turns: int) -> None:
     """Add turns to conversations, each like the conversation's first but for its digest."""
     database = sqlite3.connect(file)
-    columns = "conversation, parent, lineage, tools, first_uuid, last_uuid, answer_uuid, messages, usage, finished_at"
+    kept = "conversation, parent, lineage, tools, first_uuid, last_uuid"
+    columns = f"{kept}, answer_uuid, messages, usage, finished_at"
     with closing(database), database:
         database.executemany(
             f"""INSERT INTO turns (digest, {columns}) SELECT ?, {columns} FROM turns WHERE id =

@@ -71,7 +71,7 @@ def _blocks(body: Json) -> Iterator[tuple[str, str, bool]]:
         for block in [{"type": "text", "text": content}] if isinstance(content, str) else content:
             match block:
                 case {"type": "tool_use"}:
-                    name, arguments = block["name"], block["input"]
+                    name, arguments = str(block["name"]), dict(block["input"])
                     if name in OWN_TOOLS:
                         own_calls.add(block["id"])
                     yield role, _called(name, arguments), name in OWN_TOOLS
