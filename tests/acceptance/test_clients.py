@@ -30,6 +30,7 @@ LITELLM = """
 import sys
 import litellm
 
+litellm.suppress_debug_info = True  # it goes to stdout
 url, *questions = sys.argv[1:]
 options = {"model": "openai/claude-code", "api_base": url, "api_key": "none", "max_retries": 0}
 messages = []

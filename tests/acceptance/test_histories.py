@@ -22,8 +22,6 @@ from tests.support.client import (
 )
 from tests.support.daemon import Daemon, Json, Model
 
-BETWEEN = pytest.mark.parametrize("between", [nothing, evict, restart])
-
 
 @pytest.fixture(scope="module")
 def pool(served_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
@@ -53,7 +51,7 @@ def did(command: str) -> list[str]:
 # Going on ----------------------------------------------------------------------------------------------
 
 
-@BETWEEN
+@pytest.mark.parametrize("between", [nothing, evict, restart])
 def test_a_loop_with_no_id_stays_in_one_conversation(
     pool: Daemon, model: Model, name: str, between: Callable[[Client], None]
 ) -> None:
@@ -162,7 +160,7 @@ def reshaped(reshape: Callable[[Json], Json], messages: list[Json]) -> list[Json
 # Branches ----------------------------------------------------------------------------------------------
 
 
-@BETWEEN
+@pytest.mark.parametrize("between", [nothing, evict])
 def test_what_is_asked_again_edited_and_dropped_is_no_more_in_the_history(
     client: Client, name: str, between: Callable[[Client], None]
 ) -> None:
@@ -294,7 +292,7 @@ def test_a_branch_within_an_id_keeps_what_claudes_tools_did(client: Client, name
     assert old.used[:2] == did("echo one")
 
 
-@BETWEEN
+@pytest.mark.parametrize("between", [nothing, restart])
 def test_with_an_id_and_no_history_the_servers_goes_on(
     pool: Daemon, model: Model, name: str, between: Callable[[Client], None]
 ) -> None:
@@ -314,8 +312,7 @@ def test_with_an_id_and_no_history_the_servers_goes_on(
 # Lost transcripts --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("named", [True, False], ids=["named", "found"])
-@pytest.mark.parametrize("again", [True, False], ids=["again", "on"])
+@pytest.mark.parametrize(("named", "again"), [(True, False), (False, True)], ids=["named-on", "found-again"])
 def test_a_lost_transcript_is_seeded_anew_unnoticed(
     client: Client, name: str, named: bool, again: bool
 ) -> None:

@@ -8,10 +8,9 @@ from functools import partial
 import pytest
 
 from tests.acceptance.conftest import Start
-from tests.support.client import Client, assistant, evict, nothing, restart, user
+from tests.support.client import Client, assistant, evict, nothing, user
 from tests.support.daemon import Daemon, Json, Model
 
-BETWEEN = pytest.mark.parametrize("between", [nothing, evict, restart])
 BASH = '[[tool Bash {"command": "echo kept"}]] [[say ran it]]'
 KEPT = ['Bash {"command": "echo kept"}', "-> kept"]
 
@@ -22,7 +21,7 @@ def pool(served_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Itera
     settings = {
         "ANTHROPIC_BASE_URL": served_model.url,
         "CLAUDE_CODED_UPSTREAM_RETRIES": "0",
-        "CLAUDE_CODED_TURN_TIMEOUT_MS": "2000",
+        "CLAUDE_CODED_TURN_TIMEOUT_MS": "1500",
         "CLAUDE_CODED_LOG_LEVEL": "debug",
         "CLAUDE_CODED_API_KEYS": "alice:sk-alice,bob:sk-bob",
     }
@@ -185,7 +184,7 @@ def test_after_a_turn_that_broke_off_the_history_is_what_the_client_tells(
         assert it.used == (KEPT if first == BASH else [])
 
 
-@BETWEEN
+@pytest.mark.parametrize("between", [nothing, evict])
 def test_what_was_asked_in_vain_can_be_asked_again(
     client: Client, name: str, between: Callable[[Client], None]
 ) -> None:

@@ -68,21 +68,21 @@ def _blocks(body: Json) -> Iterator[tuple[str, str, bool]]:
     own_calls = set()
     for message in body["messages"]:
         content, role = message["content"], message["role"]
-        for block in [{"type": "text", "text": content}] if isinstance(content, str) else content:
-            match block:
-                case {"type": "tool_use"}:
-                    name, arguments = str(block["name"]), dict(block["input"])
-                    if name in OWN_TOOLS:
-                        own_calls.add(block["id"])
-                    yield role, _called(name, arguments), name in OWN_TOOLS
-                case {"type": "tool_result", "tool_use_id": made}:
-                    yield role, f"-> {_result(block)}", made in own_calls
-                case {"type": "text", "text": text} if role != "system":
-                    kept = NOISE.sub("", text).strip()
-                    if kept and not kept.startswith("[Image: source: "):  # where the CLI has put it
-                        yield role, kept, False
-                case {"type": "image"}:
-                    yield role, "<image>", False
+        blocks: list[Json] = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        for block in blocks:
+            kind = "" if role == "system" else block["type"]
+            if kind == "tool_use":
+                own = block["name"] in OWN_TOOLS
+                own_calls |= {block["id"]} if own else set()
+                yield role, _called(block["name"], block["input"]), own
+            elif kind == "tool_result":
+                yield role, f"-> {_result(block)}", block["tool_use_id"] in own_calls
+            elif kind == "image":
+                yield role, "<image>", False
+            elif kind == "text":
+                kept = NOISE.sub("", block["text"]).strip()
+                if kept and not kept.startswith("[Image: source: "):  # where the CLI has put it
+                    yield role, kept, False
 
 
 def _called(name: str, arguments: Json) -> str:
