@@ -294,23 +294,55 @@ def follow(known: Conversation, path: Sequence[Head], told: Told) -> Plan:
         return begin(told, None)
     # What Claude's own tools did cannot be seeded again: a session that would lose it stays as it is.
     keep = bool(dropped) and dropped[-1].tools > turn.tools
-    if keep and not (turn.tools and turn.answer):
-        return begin(told, None)
-    cut = (Span(dropped[0].span.first, dropped[-1].span.last),) if dropped and not keep else ()
+    if keep:
+        return _fork(known, path, told)
+    cut = (Span(dropped[0].span.first, dropped[-1].span.last),) if dropped else ()
     return Plan(
-        Way.FORK if keep else Way.CONTINUE,
+        Way.CONTINUE,
         rest,
         rest + told.asked,
         told.asked,
         turn.digest,
         turn,
-        back=() if keep else leftovers(known) + cut,
+        back=leftovers(known) + cut,
         back_hot=cut,
         tools=turn.tools,
         session=known.session,
         lineage=known.lineage,
-        at=turn.answer if keep else "",
     )
+
+
+def _fork(known: Conversation, path: Sequence[Head], told: Told) -> Plan:
+    """Return the plan that goes on in a copy of the session; in a new one where its tools did nothing."""
+    turn = _forked_at(known, path, told)
+    if turn is None:
+        return begin(told, None)
+    rest = told.past[told.digests.index(turn.digest) + 1 :]
+    return Plan(
+        Way.FORK,
+        rest,
+        rest + told.asked,
+        told.asked,
+        turn.digest,
+        turn,
+        tools=turn.tools,
+        session=known.session,
+        lineage=known.lineage,
+        at=turn.answer,
+    )
+
+
+def _forked_at(known: Conversation, path: Sequence[Head], told: Told) -> Head | None:
+    """Return the last turn of the history that the session can be forked at: one that was not seeded.
+
+    None where Claude's own tools did nothing up to there.
+    """
+    turns = [
+        turn
+        for turn in path
+        if turn.answer and turn.lineage == known.lineage and turn.digest in told.digests
+    ]
+    return turns[-1] if turns and turns[-1].tools else None
 
 
 def branch(known: Conversation, path: Sequence[Head], told: Told) -> Source | None:
@@ -318,14 +350,11 @@ def branch(known: Conversation, path: Sequence[Head], told: Told) -> Source | No
 
     None where they did nothing: the new one is then seeded.
     """
-    lengths = {digest: n for n, digest in enumerate(told.digests, 1)}
-    base = max(
-        (turn for turn in path if turn.digest in lengths), key=lambda turn: lengths[turn.digest], default=None
-    )
-    if base is None or not (base.tools and base.answer) or base.lineage != known.lineage:
+    turn = _forked_at(known, path, told)
+    if turn is None:
         return None
-    length = lengths[base.digest]
-    return Source(known.session, known.lineage, base.answer, length, base.tools, known.workspace)
+    length = told.digests.index(turn.digest) + 1
+    return Source(known.session, known.lineage, turn.answer, length, turn.tools, known.workspace)
 
 
 def can_drop(path: Sequence[Head], told: Told) -> bool:

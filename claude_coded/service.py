@@ -489,10 +489,18 @@ class _Run:
         )
         if not lead:
             return [own]
-        # A fork that was gone on with at once still ends with the message that it was made at.
-        answer = "" if plan.seeds else plan.at
-        seeded = Record(lead, Usage(), lineage, Span(ask.span.first, first), answer, before, plan.tools)
-        return [seeded, own]
+        # What a fork holds ends with the message that it was made at: it can be forked there again.
+        held, seeded = lead[: len(lead) - len(plan.seeds)], lead[-len(plan.seeds) :] if plan.seeds else ()
+        if plan.base is not None or plan.way is not Way.FORK:
+            held, seeded = (), lead
+        span = Span(ask.span.first, first)
+        records = []
+        if held:
+            digest = history.last_digest(plan.digest, held)
+            records.append(Record(held, Usage(), lineage, span, plan.at, digest, plan.tools))
+        if seeded:
+            records.append(Record(seeded, Usage(), lineage, span, "", before, plan.tools))
+        return [*records, own]
 
     async def _record(self, lease: Lease, records: Sequence[Record], recorded: asyncio.Future[None]) -> None:
         keep = False

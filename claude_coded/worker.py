@@ -52,7 +52,8 @@ KILL_GRACE: Final = 5.0
 STDERR_KEPT: Final = 8192
 """Bytes of the CLI's stderr that are kept for error messages."""
 
-MISSING_SESSION: Final = "No conversation found"
+MISSING_SESSION: Final = ("No conversation found", "No message found")
+"""What the CLI says of a session that it was to resume, or of the message that it was to end at."""
 
 
 class SessionMissing(WorkerStartFailed):
@@ -202,8 +203,12 @@ class Worker:
     def failed_to_start(self) -> bool:
         """Return whether it ended by itself before it answered anything, for no fault of its session."""
         stopped = any(step.state is WorkerState.STOPPING for step in self.life.story)
-        missing = MISSING_SESSION in self.stderr
+        missing = self._misses_session
         return self.state is WorkerState.DEAD and not (self.served or stopped or missing)
+
+    @property
+    def _misses_session(self) -> bool:
+        return any(text in self.stderr for text in MISSING_SESSION)
 
     @property
     def stderr(self) -> str:
@@ -540,7 +545,7 @@ class Worker:
     def death(self) -> CodedError:
         """Return the error of whoever counted on this process."""
         said = f": {self.stderr}" if self.stderr else ""
-        if not self.served and MISSING_SESSION in self.stderr:
+        if not self.served and self._misses_session:
             return SessionMissing(f"Claude Code has lost the session{said}")
         if not self.served:
             return WorkerStartFailed(f"Claude Code did not start ({self._status()}){said}", retry_after=1)

@@ -65,11 +65,11 @@ def test_a_full_queue_is_a_429_that_says_when_to_come_again(start: Start, model:
 def test_a_wait_that_is_too_long_is_a_429(start: Start, model: Model, name: str) -> None:
     daemon = start(POOL_SIZE=1, CLAUDE_CODED_QUEUE_TIMEOUT_MS=300)
     with ThreadPoolExecutor() as threads:
-        running = threads.submit(daemon.ask, "running [[pause 1500]] [[say 1]]", f"{name}-a")
+        running = threads.submit(daemon.ask, "running [[pause 2500]] [[say 1]]", f"{name}-a")
         eventually(lambda: model.requests("running"))
         begun = time.monotonic()
         late = daemon.ask("late [[say 2]]", f"{name}-b")
-        assert 0.3 <= time.monotonic() - begun < 1.2
+        assert 0.3 <= time.monotonic() - begun < 2
         assert (late.status, late.code) == (429, "queue_full")
         assert int(late.headers["Retry-After"]) >= 1
         assert running.result().text == "1"
@@ -83,7 +83,7 @@ def test_without_a_queue_a_busy_pool_is_a_429_at_once(start: Start, model: Model
         eventually(lambda: model.requests("running"))
         begun = time.monotonic()
         refused = daemon.ask("refused [[say 2]]", f"{name}-b")
-        assert time.monotonic() - begun < 0.5
+        assert time.monotonic() - begun < 0.9
         assert (refused.status, refused.code) == (429, "queue_full")
         assert running.result().text == "1"
     assert daemon.ask("free [[say 4]]", f"{name}-b").text == "4"

@@ -1,6 +1,7 @@
 """Event streams as bytes: framing, keep-alive, and errors before and after the first event."""
 
 import json
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -73,11 +74,13 @@ def test_text_of_any_kind_comes_through_whole(daemon: Daemon, name: str) -> None
 
 
 def test_a_quiet_stream_is_kept_alive_with_comments(quick: Daemon, name: str) -> None:
+    begun = time.monotonic()
     with quick.stream("[[say one]] [[pause 1000]] [[say two]]", name) as stream:
         stream.rest()
+    taken = time.monotonic() - begun
     assert stream.text.replace(" ", "") == "onetwo"
     comments = [line for line in stream.raw if line.startswith(":")]
-    assert 5 <= len(comments) <= 12
+    assert 5 <= len(comments) <= taken / 0.1
     assert stream.raw[-1] == "data: [DONE]"
 
 

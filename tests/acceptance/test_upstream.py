@@ -52,7 +52,7 @@ def test_a_refused_key_is_told_at_once_and_never_retried(
 ) -> None:
     begun = time.monotonic()
     answer = impatient.ask(f"bad [[error {status}]]", talk)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 3
     said_to_the_client(answer, 502, "upstream_authentication")
     assert answer.headers["x-should-retry"] == "false"
     assert "sk-ant" not in str(answer.body)
