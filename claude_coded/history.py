@@ -338,9 +338,7 @@ def _forked_at(known: Conversation, path: Sequence[Head], told: Told) -> Head | 
     None where Claude's own tools did nothing up to there.
     """
     turns = [
-        turn
-        for turn in path
-        if turn.answer and turn.lineage == known.lineage and turn.digest in told.digests
+        turn for turn in path if turn.answer and turn.lineage == known.lineage and turn.digest in told.digests
     ]
     return turns[-1] if turns and turns[-1].tools else None
 
