@@ -312,6 +312,7 @@ class _Run:
         self._text: list[str] = []
         self._seen: list[str] = []  # what the client was sent of it
         self._failure: CodedError | None = None
+        self._forks = False
 
     async def events(self) -> AsyncIterator[list[AnswerEvent]]:
         """Yield the turn's events. Raises CodedError for what goes wrong before the model is asked."""
@@ -353,11 +354,15 @@ class _Run:
     # Beginning -----------------------------------------------------------------------------------------
 
     async def _begin(self) -> tuple[Turn, Plan]:
-        try:
-            return await self._attempt(lost=False)
-        except (SessionMissing, RewindRefused) as error:
-            self._complain("rebuilding a conversation whose session is lost", error)
-        await self._conclude_lost()
+        # A fork reads a transcript that its own process may be writing: it is tried twice.
+        for _ in range(2):
+            try:
+                return await self._attempt(lost=False)
+            except (SessionMissing, RewindRefused) as error:
+                self._complain("a session is lost or cannot be gone on with", error)
+            await self._conclude_lost()
+            if not self._forks:
+                break
         return await self._attempt(lost=True)
 
     async def _conclude_lost(self) -> None:
@@ -377,6 +382,7 @@ class _Run:
         except BaseException:
             admission.withdraw()
             raise
+        self._forks = plan.way is Way.FORK
         want = Want(seat.fit, seat.launch, plan.way is Way.FRESH)
         self._lease = lease = await admission.acquire(want)
         self._service.enter(self)
