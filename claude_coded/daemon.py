@@ -22,6 +22,7 @@ from claude_coded import __version__, logs
 from claude_coded.claude.launch import (
     MINIMUM_VERSION,
     SANDBOX_HINT,
+    die_with_parent,
     environment,
     find_binary,
     parse_version,
@@ -38,7 +39,7 @@ from claude_coded.scheduler import Limits
 from claude_coded.service import TurnService, launch_of
 from claude_coded.settings import Settings, Spec, load, read_keys, specs
 from claude_coded.store import Store
-from claude_coded.worker import Cli, die_with_parent
+from claude_coded.worker import Cli
 
 log = logging.getLogger(__name__)
 

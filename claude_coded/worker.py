@@ -8,7 +8,6 @@ with it, in the end, the CLI.
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -591,12 +590,3 @@ def check_rewound(answer: Answer) -> None:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def die_with_parent(which: Callable[[str], str | None]) -> tuple[str, ...]:
-    """Return the prefix that ends a worker with the daemon, where util-linux is there.
-
-    TERM, not KILL: at TERM the CLI ends the commands that it runs, at KILL they would live on.
-    """
-    setpriv = which("setpriv")
-    return (setpriv, "--pdeathsig", "TERM", "--") if setpriv and os.name == "posix" else ()

@@ -86,6 +86,15 @@ def environment(base: Mapping[str, str], *, api_key: str | None, retries: int) -
     return kept
 
 
+def die_with_parent(which: Callable[[str], str | None]) -> tuple[str, ...]:
+    """Return the prefix that ends a worker with the daemon, where util-linux is there.
+
+    TERM, not KILL: at TERM the CLI ends the commands that it runs, at KILL they would live on.
+    """
+    setpriv = which("setpriv")
+    return (setpriv, "--pdeathsig", "TERM", "--") if setpriv else ()
+
+
 def projects_directory(worker_environment: Mapping[str, str]) -> Path:
     """Return where the CLI keeps its transcripts, a directory for each working directory."""
     config = worker_environment.get("CLAUDE_CONFIG_DIR")

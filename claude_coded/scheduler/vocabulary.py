@@ -36,7 +36,6 @@ class StopReason(Enum):
     UNSUITED = "unsuited"
     UNUSABLE = "unusable"
     EVICTED = "evicted"
-    DRAIN = "drain"
 
 
 @dataclass(frozen=True, slots=True)

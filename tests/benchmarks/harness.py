@@ -23,10 +23,9 @@ from uuid import uuid4
 import orjson
 
 import claude_coded
-from claude_coded.claude.launch import Launch, arguments, environment, find_binary
+from claude_coded.claude.launch import Launch, arguments, die_with_parent, environment, find_binary
 from claude_coded.claude.protocol import Protocol, Setup, message_line
 from claude_coded.turn import Message, Role
-from claude_coded.worker import die_with_parent
 from tests.benchmarks.measure import Timing
 
 READ_SIZE: Final = 256 * 1024

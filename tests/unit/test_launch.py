@@ -9,6 +9,7 @@ from claude_coded.claude.launch import (
     Launch,
     additions,
     arguments,
+    die_with_parent,
     environment,
     find_binary,
     parse_version,
@@ -99,3 +100,8 @@ def test_only_an_agent_may_be_compacted_and_only_if_the_setting_says_so() -> Non
 def test_transcripts_lie_in_the_clis_configuration_directory() -> None:
     assert projects_directory({"HOME": "/h"}) == Path("/h/.claude/projects")
     assert projects_directory({"HOME": "/h", "CLAUDE_CONFIG_DIR": "/c"}) == Path("/c/projects")
+
+
+def test_a_worker_ends_with_the_daemon_where_util_linux_is_there() -> None:
+    assert die_with_parent({"setpriv": "/bin/setpriv"}.get) == ("/bin/setpriv", "--pdeathsig", "TERM", "--")
+    assert die_with_parent(lambda _: None) == ()
