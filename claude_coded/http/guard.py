@@ -12,6 +12,8 @@ from claude_coded.listener import App, Message, Receive, Scope, Send
 
 _SENDS_PER_YIELD: Final = 32
 _DISCONNECT: Final = "http.disconnect"
+_PAUSE: Final = 1.0
+"""Seconds without a byte after which a refused client is taken to wait for its answer."""
 
 
 class ClientGone(ConnectionError):
@@ -31,7 +33,7 @@ class ConnectionGuard:
     """An ASGI app around another: reads each body first, and cancels the request when its client goes away.
 
     `max_body` is in bytes (413 beyond it), `body_timeout` in seconds from the request's head to its last byte
-    (408 beyond it). What a client still sends after its 413 is dropped unread, for as long again.
+    (408 beyond it). What a client still sends after its 413 is dropped, for as long again.
     A half-closed connection counts as gone.
     """
 
@@ -39,6 +41,7 @@ class ConnectionGuard:
         self._app = app
         self._max_body = max_body
         self._body_timeout = body_timeout
+        self._pause = min(_PAUSE, body_timeout)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; every other kind of scope goes through untouched."""
@@ -83,17 +86,20 @@ class ConnectionGuard:
                 return b"".join(chunks)
 
     async def _refuse(self, receive: Receive, send: Send, refusal: _Refused) -> None:
-        await _send_refusal(send, refusal)
+        rest = await _send_refusal(send, refusal)
         if refusal.unread:
-            # Most clients read nothing before all is written: closing now would break their pipe instead.
+            # Most clients read nothing before all is written: an end now would break their pipe instead.
             await self._discard(receive)
-        await send({"type": "http.response.body", "body": b""})
+        await send({"type": "http.response.body", "body": rest})
 
     async def _discard(self, receive: Receive) -> None:
+        """Drop what a client still sends, until it has sent all, or pauses: it may wait for its answer."""
+        more = True
         with suppress(TimeoutError):
             async with asyncio.timeout(self._body_timeout):
-                while (await receive()).get("more_body", False):
-                    pass  # a disconnect has no more, either
+                while more:
+                    async with asyncio.timeout(self._pause):
+                        more = (await receive()).get("more_body", False)  # a disconnect has no more, either
 
     def _too_large(self, size: str, *, unread: bool) -> _Refused:
         message = f"The request body has {size}; at most {self._max_body} are accepted."
@@ -184,7 +190,8 @@ def _announced_length(scope: Scope) -> int | None:
     return length
 
 
-async def _send_refusal(send: Send, refusal: _Refused) -> None:
+async def _send_refusal(send: Send, refusal: _Refused) -> bytes:
+    """Send all of a refusal but its last byte, which is returned: the server closes after that one."""
     error = {"message": str(refusal), "type": "invalid_request_error", "param": None, "code": None}
     body = json.dumps({"error": error}).encode()
     headers = [
@@ -194,4 +201,5 @@ async def _send_refusal(send: Send, refusal: _Refused) -> None:
         (b"connection", b"close"),
     ]
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": True})
+    await send({"type": "http.response.body", "body": body[:-1], "more_body": True})
+    return body[-1:]

@@ -334,6 +334,13 @@ def test_a_cancellation_from_outside_propagates() -> None:
 # --- bodies
 
 
+def fed(data: bytes) -> asyncio.StreamReader:
+    reader = asyncio.StreamReader()
+    reader.feed_data(data)
+    reader.feed_eof()
+    return reader
+
+
 def is_refusal(response: tuple[int, dict[bytes, bytes], bytes], status: int) -> bool:
     error = json.loads(response[2])["error"]
     assert response[1][b"content-type"] == b"application/json"
@@ -372,6 +379,21 @@ def test_a_client_that_writes_all_before_it_reads_gets_its_refusal(caplog: pytes
 
     run(test())
     assert not caplog.records
+
+
+def test_a_client_that_writes_on_slowly_after_its_refusal_has_begun_gets_all_of_it() -> None:
+    async def test() -> None:
+        async with serving(Probe()) as harness:
+            client = await harness.connect()
+            await client.request(POST + b"content-length: 3000000\r\n\r\n")
+            begin = await client.reader.readexactly(12)
+            for _ in range(300):
+                await client.request(10_000 * b"x")
+                await asyncio.sleep(0.001)  # the slow client
+            client.reader = fed(begin + await client.reader.read())
+            assert is_refusal(await client.response(), 413)
+
+    run(test())
 
 
 def test_a_refused_client_that_sends_nothing_is_dropped() -> None:
