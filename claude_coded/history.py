@@ -104,14 +104,16 @@ class Unfinished:
 class Head:
     """A finished turn that a conversation stands at, or stood at.
 
-    `digest` is of all that was said up to its end; `tools` counts the uses of Claude's own tools up to
-    there; `span` is what it wrote, and `answer` the uuid of its last message ("" where that is not known),
-    under uuids that every session of its `lineage` knows: that of the first of a row of forks.
+    `digest` is of all that was said up to its end; `tools` counts the uses of Claude's own tools that its
+    session knows of by then. `span` is what it wrote, and `answer` the uuid of its last message ("" where
+    that is not known), in its `session` and under the same uuids in every later one of its `lineage`, a row
+    of forks which is called by the first.
     """
 
     turn: int
     digest: bytes
     tools: int
+    session: str
     lineage: str
     span: Span
     answer: str = ""
@@ -140,18 +142,6 @@ class Conversation:
     generation: int = 0
     hint: str = ""
     ephemeral: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A session to fork from: up to the message `at` it holds the first `length` messages."""
-
-    session: str
-    lineage: str
-    at: str
-    length: int
-    tools: int
-    workspace: Path
 
 
 # What a request says -----------------------------------------------------------------------------------
@@ -238,23 +228,15 @@ class Plan:
         return max(0, len(self.written) - len(self.said))
 
 
-def begin(told: Told, source: Source | None) -> Plan:
-    """Return the plan for a conversation that is not known: it begins with what the client brings."""
+def begin(told: Told, point: Head | None = None) -> Plan:
+    """Return the plan for a conversation that is not known: it begins with what the client brings.
+
+    With a `point` that is in a copy of that turn's session.
+    """
     said = told.past + told.asked
-    if source is None:
+    if point is None:
         return Plan(Way.FRESH, told.past, said, told.asked, told.start)
-    rest = told.past[source.length :]
-    return Plan(
-        Way.FORK,
-        rest,
-        said,
-        told.asked,
-        told.start,
-        tools=source.tools,
-        session=source.session,
-        lineage=source.lineage,
-        at=source.at,
-    )
+    return replace(_fork(point, told), said=said, digest=told.start, base=None)
 
 
 def go_on(known: Conversation, told: Told) -> Plan:
@@ -277,25 +259,29 @@ def go_on(known: Conversation, told: Told) -> Plan:
     )
 
 
-def follow(known: Conversation, path: Sequence[Head], told: Told) -> Plan:
+def begin_again(points: Sequence[Head], told: Told) -> Plan:
+    """Return the plan for a known conversation whose session is not to be used again, or could not be."""
+    return _fork(points[0], told) if points else begin(told)
+
+
+def follow(known: Conversation, path: Sequence[Head], points: Sequence[Head], told: Told) -> Plan:
     """Return the plan for a request whose history is the truth.
 
-    `path` holds the turns of the conversation's branch, the oldest first; the last is its head.
+    `path` holds the turns of the conversation's branch, the oldest first; the last is its head. `points`
+    are where it can be forked, the best first.
     """
     lengths = {digest: n for n, digest in enumerate(told.digests, 1)}
     base = max((n for n, turn in enumerate(path) if turn.digest in lengths), default=None)
     if base is None:
-        return begin(told, None)
+        return begin_again(points, told)
     turn, dropped = path[base], path[base + 1 :]
     rest = told.past[lengths[turn.digest] :]
-    seeded_before = bool(dropped) and dropped[0].lineage != known.lineage
-    if seeded_before or (rest and rest[0].role is Role.ASSISTANT):
-        # A cut is made at a user message that this session knows by its uuid.
-        return begin(told, None)
-    # What Claude's own tools did cannot be seeded again: a session that would lose it stays as it is.
-    keep = bool(dropped) and dropped[-1].tools > turn.tools
-    if keep:
-        return _fork(known, path, told)
+    if points and _fork_keeps_more(known, turn, dropped, points[0]):
+        return begin_again(points, told)
+    # A cut is made at a user message that this session knows by its uuid, and loses nothing of the tools'.
+    elsewhere = bool(dropped) and dropped[0].lineage != known.lineage
+    if elsewhere or _loses_tools(turn, dropped) or (rest and rest[0].role is Role.ASSISTANT):
+        return begin(told)
     cut = (Span(dropped[0].span.first, dropped[-1].span.last),) if dropped else ()
     return Plan(
         Way.CONTINUE,
@@ -312,60 +298,62 @@ def follow(known: Conversation, path: Sequence[Head], told: Told) -> Plan:
     )
 
 
-def _fork(known: Conversation, path: Sequence[Head], told: Told) -> Plan:
-    """Return the plan that goes on in a copy of the session; in a new one where its tools did nothing."""
-    turn = _forked_at(known, path, told)
-    if turn is None:
-        return begin(told, None)
-    rest = told.past[told.digests.index(turn.digest) + 1 :]
+def _loses_tools(turn: Head, dropped: Sequence[Head]) -> bool:
+    """Return whether a cut after a turn drops what Claude's own tools did: that cannot be seeded again."""
+    return bool(dropped) and dropped[-1].tools > turn.tools
+
+
+def _fork_keeps_more(known: Conversation, turn: Head, dropped: Sequence[Head], point: Head) -> bool:
+    """Return whether a copy of another session knows more of what tools did, or this one would lose it."""
+    if point.digest == turn.digest and not dropped:
+        return False
+    held = turn.tools if turn.lineage == known.lineage else 0
+    return point.tools > held or _loses_tools(turn, dropped)
+
+
+def _fork(point: Head, told: Told) -> Plan:
+    """Return the plan that goes on in a copy of the session in which a turn was."""
+    rest = told.past[told.digests.index(point.digest) + 1 :]
     return Plan(
         Way.FORK,
         rest,
         rest + told.asked,
         told.asked,
-        turn.digest,
-        turn,
-        tools=turn.tools,
-        session=known.session,
-        lineage=known.lineage,
-        at=turn.answer,
+        point.digest,
+        point,
+        tools=point.tools,
+        session=point.session,
+        lineage=point.lineage,
+        at=point.answer,
     )
 
 
-def _forked_at(known: Conversation, path: Sequence[Head], told: Told) -> Head | None:
-    """Return the last turn of the history that the session can be forked at: one that was not seeded.
+def fork_points(turns: Iterable[Head], told: Told) -> tuple[Head, ...]:
+    """Return the turns where a copy of a session keeps all that Claude's own tools did, the best first.
 
-    None where Claude's own tools did nothing up to there.
+    None where they did nothing: seeding is quicker. The best is the last of them, the next where the tools
+    had done it: that one is never dropped from its session, which others may have gone on with meanwhile.
     """
-    turns = [
-        turn for turn in path if turn.answer and turn.lineage == known.lineage and turn.digest in told.digests
-    ]
-    return turns[-1] if turns and turns[-1].tools else None
+    lengths = {digest: n for n, digest in enumerate(told.digests, 1)}
+    kept = [turn for turn in turns if turn.answer and turn.session and turn.digest in lengths]
+    most = max((turn.tools for turn in kept), default=0)
+    if not most:
+        return ()
+    able = sorted((turn for turn in kept if turn.tools == most), key=lambda turn: lengths[turn.digest])
+    return tuple(dict.fromkeys((able[-1], able[0])))
 
 
-def branch(known: Conversation, path: Sequence[Head], told: Told) -> Source | None:
-    """Return what a new conversation forks from, so as to keep what Claude's own tools did before the branch.
-
-    None where they did nothing: the new one is then seeded.
-    """
-    turn = _forked_at(known, path, told)
-    if turn is None:
-        return None
-    length = told.digests.index(turn.digest) + 1
-    return Source(known.session, known.lineage, turn.answer, length, turn.tools, known.workspace)
-
-
-def can_drop(path: Sequence[Head], told: Told) -> bool:
-    """Return whether what the client dropped of a branch can be seeded again should it come back."""
+def can_drop(path: Sequence[Head], points: Sequence[Head], told: Told) -> bool:
+    """Return whether a branch can drop what its client has dropped, with nothing lost of what tools did."""
     base = max((turn.tools for turn in path if turn.digest in told.digests), default=0)
-    return bool(path) and path[-1].tools == base
+    return bool(path) and path[-1].tools == base and all(point.tools <= base for point in points)
 
 
 def rebuild(past: tuple[Message, ...], planned: Plan) -> Plan:
     """Return the plan that seeds a new session with what was said before `planned`: its session is lost."""
     before = planned.said[: len(planned.said) - len(planned.asked)]
     return replace(
-        planned, way=Way.FRESH, seeds=past + before, back=(), back_hot=(), session=None, lineage=None
+        planned, way=Way.FRESH, seeds=past + before, back=(), back_hot=(), tools=0, session=None, lineage=None
     )
 
 

@@ -26,7 +26,7 @@ from claude_coded.errors import (
     WorkerDied,
     WorkspaceGone,
 )
-from claude_coded.history import Conversation, Plan, Source, Span, Told, Unfinished, Way
+from claude_coded.history import Conversation, Head, Plan, Span, Told, Unfinished, Way
 from claude_coded.models import Models
 from claude_coded.pool import Lease, Pool
 from claude_coded.scheduler import Figures, Phase, Want
@@ -39,6 +39,7 @@ from claude_coded.turn import (
     Profile,
     Role,
     TextDelta,
+    TurnEvent,
     TurnFailed,
     TurnFinished,
     TurnRequest,
@@ -56,11 +57,15 @@ DEFAULT_MODEL: Final = "default"
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A request with its conversation: a known one, or a new one, which may fork from a `source`."""
+    """A request with its conversation: a known one, or a new one, which may begin with a fork.
+
+    `points` are where to fork, the best first, and `workspace` is that of the sessions there.
+    """
 
     request: TurnRequest
     told: Told
-    source: Source | None = None
+    points: tuple[Head, ...] = ()
+    workspace: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +146,10 @@ class TurnService:
         known, path = await self.store.load(best.key), await self.store.path(best.key)
         if known is None:
             return Located(request, told)
-        if self._pool.is_idle(best.key) and history.can_drop(path, told):
+        points = history.fork_points(await self.store.turns(best.key, told.digests), told)
+        if self._pool.is_idle(best.key) and history.can_drop(path, points, told):
             return Located(replace(request, key=best.key), told)
-        return Located(request, told, history.branch(known, path, told))
+        return Located(request, told, points, known.workspace)
 
     def _is_running(self, key: ConversationKey) -> bool:
         """Return whether a turn runs or is about to; one that was given up is over in a moment."""
@@ -302,7 +308,8 @@ class _Run:
     def __init__(self, service: TurnService, located: Located) -> None:
         self.request = located.request
         self._told = located.told
-        self._source = located.source
+        self._points = located.points
+        self._workspace = located.workspace
         self._activity = Activity(service.settings.turns.tool_activity)
         self.done = asyncio.Event()
         self._service = service
@@ -312,16 +319,18 @@ class _Run:
         self._text: list[str] = []
         self._seen: list[str] = []  # what the client was sent of it
         self._failure: CodedError | None = None
-        self._forks = False
+        self._forks = False  # whether the attempt that runs forks
+        self._forks_failed = 0
+        self._lost = False  # whether the conversation's session cannot be gone on with
+        self._died = False  # whether a worker has died under it
 
     async def events(self) -> AsyncIterator[list[AnswerEvent]]:
         """Yield the turn's events. Raises CodedError for what goes wrong before the model is asked."""
-        turn, plan = await self._begin()
-        if self._failure is not None:
-            turn.fail(self._failure)
+        turn, plan, taken = await self._begin()
         while True:
-            events = self._activity.show(await turn.take())
+            events = self._activity.show(taken)
             if not events:
+                taken = await turn.take()
                 continue
             text = [event.text for event in events if isinstance(event, TextDelta)]
             self._text += text
@@ -333,6 +342,7 @@ class _Run:
                 self._seen += text
             if isinstance(end, TurnFinished | TurnFailed):
                 return
+            taken = await turn.take()
 
     def fail(self, error: CodedError) -> None:
         """End the turn with an error, if it has not ended; one that begins ends when it has begun."""
@@ -353,17 +363,23 @@ class _Run:
 
     # Beginning -----------------------------------------------------------------------------------------
 
-    async def _begin(self) -> tuple[Turn, Plan]:
-        # A fork reads a transcript that its own process may be writing: it is tried twice.
-        for _ in range(2):
+    async def _begin(self) -> tuple[Turn, Plan, list[TurnEvent]]:
+        while True:
             try:
-                return await self._attempt(lost=False)
+                return await self._attempt()
             except (SessionMissing, RewindRefused) as error:
+                if self._lost:
+                    raise
                 self._complain("a session is lost or cannot be gone on with", error)
+                # Where a fork was to end may have been dropped meanwhile by who goes on there.
+                self._forks_failed += self._forks
+                self._lost = not self._forks
+            except WorkerDied as error:
+                if self._died:
+                    raise
+                self._complain("a worker had ended when it was asked: another one is", error)
+                self._died = True
             await self._conclude_lost()
-            if not self._forks:
-                break
-        return await self._attempt(lost=True)
 
     async def _conclude_lost(self) -> None:
         lease, self._lease = self._lease, None
@@ -371,13 +387,13 @@ class _Run:
             await lease.worker.abandon()
             lease.give_back(keep=False)
 
-    async def _attempt(self, *, lost: bool) -> tuple[Turn, Plan]:
-        """Get a worker and ask it. With `lost` the session is not used again."""
+    async def _attempt(self) -> tuple[Turn, Plan, list[TurnEvent]]:
+        """Get a worker, ask it, and wait for the turn's first events."""
         key, store = self.request.key, self._service.store
         admission = await self._service.pool.admit(key)
         try:
             known = await store.load(key)
-            plan = await self._plan(known, lost=lost)
+            plan = await self._plan(known)
             seat = self._choose(known, plan)
         except BaseException:
             admission.withdraw()
@@ -386,22 +402,31 @@ class _Run:
         want = Want(seat.fit, seat.launch, plan.way is Way.FRESH)
         self._lease = lease = await admission.acquire(want)
         self._service.enter(self)
-        return await self._ask(lease, known, plan, seat), plan
+        turn = await self._ask(lease, known, plan, seat)
+        if self._failure is not None:
+            turn.fail(self._failure)
+        first = await turn.take()
+        if not turn.begun and isinstance(first[0], TurnFailed) and isinstance(first[0].error, WorkerDied):
+            raise first[0].error
+        return turn, plan, first
 
-    async def _plan(self, known: Conversation | None, *, lost: bool) -> Plan:
+    async def _plan(self, known: Conversation | None) -> Plan:
         told, store = self._told, self._service.store
-        if known is None:
-            return history.begin(told, None if lost else self._source)
-        if not told.has_history:
+        if known is not None and not told.has_history:
             plan = history.go_on(known, told)
-            if lost and plan.way is Way.CONTINUE:
+            if self._lost and plan.way is Way.CONTINUE:
                 plan = history.rebuild(await store.messages(known.key), plan)
             return plan
-        if lost:
-            return history.begin(told, None)
-        is_head = known.head is not None and known.head.digest in told.digests
-        path = [known.head] if is_head and known.head else await store.path(known.key)
-        return history.follow(known, path, told)
+        if self._lost:
+            return history.begin(told)
+        if known is None or known.head is None:
+            return history.begin(told, next(iter(self._points[self._forks_failed :]), None))
+        if told.digests[-1:] == (known.head.digest,) and not self._forks_failed:
+            return history.follow(known, [known.head], (), told)
+        points = history.fork_points(await store.turns(known.key, told.digests), told)
+        if self._forks_failed:
+            return history.begin_again(points[self._forks_failed :], told)
+        return history.follow(known, await store.path(known.key), points, told)
 
     def _choose(self, known: Conversation | None, plan: Plan) -> Seat:
         """Return what worker suits a plan. Raises WorkspaceGone."""
@@ -416,8 +441,8 @@ class _Run:
             if known.profile.model is not None:
                 # A resumed session goes on with its last model unless it is told.
                 model = model or DEFAULT_MODEL
-        elif self._source is not None:
-            launch = replace(launch, workspace=self._source.workspace)
+        elif self._workspace is not None:
+            launch = replace(launch, workspace=self._workspace)
         if plan.session is not None:
             launch = launch.resuming(plan.session, model, plan.at or None)
         if not launch.workspace.is_dir():
@@ -458,7 +483,9 @@ class _Run:
         )
         await self._service.store.begin(conversation)
         self._turn = turn = await lease.worker.begin(ask)
-        self._timer = asyncio.get_running_loop().call_later(self._service.settings.turns.timeout, self._late)
+        if self._timer is None:
+            timeout = self._service.settings.turns.timeout
+            self._timer = asyncio.get_running_loop().call_later(timeout, self._late)
         return turn
 
     def _late(self) -> None:
@@ -472,12 +499,12 @@ class _Run:
         lease, self._lease = self._lease, None
         assert lease is not None
         assert self._turn is not None
-        records = self._records(plan, self._turn, plan.lineage or lease.worker.session, usage)
+        records = self._records(plan, self._turn, usage)
         recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._service.background(self._record(lease, records, recorded))
         await asyncio.shield(recorded)
 
-    def _records(self, plan: Plan, turn: Turn, lineage: str, usage: Usage) -> list[Record]:
+    def _records(self, plan: Plan, turn: Turn, usage: Usage) -> list[Record]:
         """Return what the turn leaves: what was seeded before it is a turn of its own, to branch after."""
         lead = plan.said[: len(plan.said) - len(plan.asked)]
         said = (*plan.asked, Message.of(Role.ASSISTANT, "".join(self._text)))
@@ -487,7 +514,6 @@ class _Run:
         own = Record(
             said,
             usage,
-            lineage,
             Span(first, ask.uuid),
             turn.answer,
             history.last_digest(before, said),
@@ -503,9 +529,9 @@ class _Run:
         records = []
         if held:
             digest = history.last_digest(plan.digest, held)
-            records.append(Record(held, Usage(), lineage, span, plan.at, digest, plan.tools))
+            records.append(Record(held, Usage(), span, plan.at, digest, plan.tools))
         if seeded:
-            records.append(Record(seeded, Usage(), lineage, span, "", before, plan.tools))
+            records.append(Record(seeded, Usage(), span, "", before, plan.tools))
         return [*records, own]
 
     async def _record(self, lease: Lease, records: Sequence[Record], recorded: asyncio.Future[None]) -> None:

@@ -81,13 +81,39 @@ MIGRATIONS: Final = (
         value TEXT NOT NULL
     ) STRICT;
     """,
+    # A turn knows its session. The column stands before the messages, which are long.
+    """
+    CREATE TABLE new_turns (
+        id INTEGER PRIMARY KEY,
+        conversation INTEGER NOT NULL REFERENCES conversations ON DELETE CASCADE,
+        parent INTEGER,
+        session TEXT NOT NULL,
+        lineage TEXT NOT NULL,
+        digest BLOB NOT NULL,
+        tools INTEGER NOT NULL,
+        first_uuid TEXT NOT NULL,
+        last_uuid TEXT NOT NULL,
+        answer_uuid TEXT NOT NULL,
+        messages TEXT NOT NULL,
+        usage TEXT NOT NULL,
+        finished_at REAL NOT NULL
+    ) STRICT;
+    INSERT INTO new_turns SELECT t.id, t.conversation, t.parent, iif(t.lineage = c.lineage, c.session, ''),
+        t.lineage, t.digest, t.tools, t.first_uuid, t.last_uuid, t.answer_uuid, t.messages, t.usage,
+        t.finished_at
+        FROM turns t JOIN conversations c ON c.id = t.conversation;
+    DROP TABLE turns;
+    ALTER TABLE new_turns RENAME TO turns;
+    CREATE INDEX turns_of ON turns (conversation);
+    CREATE INDEX turns_by_digest ON turns (digest);
+    """,
 )
 """Each is run once, in order; `PRAGMA user_version` says how many have been."""
 
 _COLUMNS: Final = """
     SELECT c.tenant, c.name, c.session, c.lineage, c.profile, c.workspace, c.system, c.turns, c.created_at,
         c.last_used_at, c.usage, c.generation, c.hint, c.ephemeral, u.spans, u.lead, u.asked, u.seen,
-        h.id, h.digest, h.tools, h.lineage, h.first_uuid, h.last_uuid, h.answer_uuid
+        h.id, h.digest, h.tools, h.session, h.lineage, h.first_uuid, h.last_uuid, h.answer_uuid
     FROM conversations c
     LEFT JOIN unfinished u ON u.conversation = c.id
     LEFT JOIN turns h ON h.id = c.head
@@ -103,6 +129,8 @@ _BRANCH: Final = """
 """
 """The turns that lead to a conversation's head."""
 
+_HEAD: Final = "t.id, t.digest, t.tools, t.session, t.lineage, t.first_uuid, t.last_uuid, t.answer_uuid"
+
 LOOKUPS: Final = 500
 """Digests that are looked up in one query."""
 
@@ -113,7 +141,6 @@ class Record:
 
     said: tuple[Message, ...]
     usage: Usage
-    lineage: str
     span: Span
     answer: str
     digest: bytes
@@ -216,6 +243,10 @@ class Store:
     async def path(self, key: ConversationKey) -> list[Head]:
         """Return the turns that lead to the conversation's head, the oldest first."""
         return await self._run(self._path, key)
+
+    async def turns(self, key: ConversationKey, digests: Sequence[bytes]) -> list[Head]:
+        """Return the conversation's turns, of any branch, that end with one of the histories."""
+        return await self._run(self._turns, key, digests)
 
     async def sessions(self, key: ConversationKey) -> list[str]:
         """Return all sessions that the conversation has had."""
@@ -372,7 +403,7 @@ class Store:
         usage = known.usage
         with self._transaction(durable=True) as database:
             for record in records:
-                head = self._insert(record, number, head, now)
+                head = self._insert(record, known, number, head, now)
                 usage += record.usage
             database.execute("DELETE FROM unfinished WHERE conversation = ?", (number,))
             database.execute(
@@ -382,11 +413,14 @@ class Store:
             )
         return self._load(key)
 
-    def _insert(self, record: Record, conversation: int | None, parent: int | None, now: float) -> int | None:
+    def _insert(
+        self, record: Record, known: Conversation, number: int | None, parent: int | None, now: float
+    ) -> int | None:
         values = (
-            conversation,
+            number,
             parent,
-            record.lineage,
+            known.session,
+            known.lineage,
             record.digest,
             record.tools,
             record.span.first,
@@ -420,11 +454,15 @@ class Store:
 
     def _path(self, key: ConversationKey) -> list[Head]:
         rows = self._db.execute(
-            f"""{_BRANCH} SELECT t.id, t.digest, t.tools, t.lineage, t.first_uuid, t.last_uuid, t.answer_uuid
-            FROM branch JOIN turns t USING (id) ORDER BY depth DESC""",  # noqa: S608 - a constant
+            f"{_BRANCH} SELECT {_HEAD} FROM branch JOIN turns t USING (id) ORDER BY depth DESC",  # noqa: S608
             (key.tenant, key.id),
         )
         return [_head(row) for row in rows]
+
+    def _turns(self, key: ConversationKey, digests: Sequence[bytes]) -> list[Head]:
+        rows = self._db.execute(f"SELECT {_HEAD} FROM turns t WHERE t.conversation = ?", (self._id(key),))  # noqa: S608
+        known = set(digests)
+        return [head for head in map(_head, rows) if head.digest in known]
 
     def _outdated(self, before: float, keep: int) -> list[ConversationKey]:
         rows = self._db.execute(
@@ -481,8 +519,8 @@ def _load_spans(text: str) -> tuple[Span, ...]:
 
 
 def _head(row: tuple[Any, ...]) -> Head:
-    turn, digest, tools, lineage, first, last, answer = row
-    return Head(turn, digest, tools, lineage, Span(first, last), answer)
+    turn, digest, tools, session, lineage, first, last, answer = row
+    return Head(turn, digest, tools, session, lineage, Span(first, last), answer)
 
 
 def _conversations(rows: Iterable[tuple[Any, ...]]) -> Iterator[Conversation]:

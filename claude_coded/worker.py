@@ -120,6 +120,11 @@ class Turn:
         """Return whether enough waits for the reader."""
         return len(self._events) > BUFFER_LIMIT
 
+    @property
+    def begun(self) -> bool:
+        """Return whether the CLI has taken the question: the model may have been asked."""
+        return self._translator.started
+
     def add(self, message: Line) -> None:
         """Translate a message of the CLI."""
         if isinstance(message, Assistant) and message.parent_tool_use_id is None:

@@ -1,7 +1,10 @@
 """Kills: of a worker in mid-turn, of an idle one, of the daemon itself."""
 
 import contextlib
+import json
 from concurrent.futures import ThreadPoolExecutor
+
+import pytest
 
 from tests.acceptance.conftest import Start
 from tests.support.daemon import Daemon, Model, dialogue, eventually, texts
@@ -67,16 +70,19 @@ def test_an_idle_worker_that_is_killed_is_replaced_unnoticed(daemon: Daemon, mod
     assert daemon.ask("second [[recall]]", name).said == ["first [[say 1]]", "second [[recall]]"]
 
 
-def test_a_request_at_the_moment_of_an_idle_workers_death_is_answered_or_refused_whole(
-    daemon: Daemon, model: Model, name: str
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_request_at_the_moment_of_an_idle_workers_death_is_answered(
+    daemon: Daemon, model: Model, name: str, streamed: bool
 ) -> None:
     daemon.ask("first [[say 1]]", name)
     daemon.worker_of(model.session("first")).kill()
-    second = daemon.ask("second [[recall]]", name)
-    assert second.status in {200, 502}
-    if not second.ok:
-        second = daemon.ask("second [[recall]]", name)
-    assert second.said == ["first [[say 1]]", "second [[recall]]"]
+    if streamed:
+        with daemon.stream("second [[recall]]", name) as stream:
+            stream.rest()
+            assert json.loads(stream.text) == ["first [[say 1]]", "second [[recall]]"]
+    else:
+        assert daemon.ask("second [[recall]]", name).said == ["first [[say 1]]", "second [[recall]]"]
+    assert len(model.requests("second")) == 1
 
 
 def test_a_spare_that_is_killed_is_replaced(start: Start) -> None:

@@ -231,6 +231,26 @@ def test_what_claudes_tools_did_is_kept_on_both_branches(
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["named", "found"])
+def test_a_fork_begins_earlier_where_its_point_is_dropped_meanwhile(
+    client: Client, name: str, named: bool
+) -> None:
+    own = name if named else None
+    client.ask(f"{name} one {bash('echo one')}", own)
+    client.ask(f"{name} two [[say 2]]", own)
+    client.ask(f"{name} three {bash('echo three')}", own)
+    evict(client)
+    # Somebody who goes on in that session has dropped all but the first turn.
+    transcript = client.transcript()
+    lines = transcript.read_text().splitlines(keepends=True)
+    cut = next(n for n, line in enumerate(lines) if f"{name} two" in line)
+    transcript.write_text("".join(lines[:cut]))
+    client.send([*client.messages[:4], user(f"{name} three edited [[say 3]]")], own)
+    assert client.used == did("echo one")
+    client.ask(f"{name} four [[say 4]]", own)
+    assert client.used == did("echo one")
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named", "found"])
 def test_what_claudes_tools_did_before_a_branch_of_a_branch_is_kept(
     client: Client, name: str, named: bool
 ) -> None:
@@ -289,7 +309,9 @@ def test_a_branch_within_an_id_keeps_what_claudes_tools_did(client: Client, name
     client.ask(f"{name} four [[say 4]]", name)
     assert client.used == [*did("echo one"), *did("echo other")]
     old.ask(f"{name} five [[say 5]]", name)
-    assert old.used[:2] == did("echo one")
+    assert old.used == [*did("echo one"), *did("echo two")]
+    client.ask(f"{name} six [[say 6]]", name)
+    assert client.used == [*did("echo one"), *did("echo other")]
 
 
 @pytest.mark.parametrize("between", [nothing, restart])
@@ -320,10 +342,8 @@ def test_a_lost_transcript_is_seeded_anew_unnoticed(
     client.ask(f"{name} one [[say 1]]", own)
     client.ask(f"{name} two {bash('echo two')}", own)
     client.ask(f"{name} three [[say 3]]", own)
-    session = client.model.session(f"{name} three")
     evict(client)
-    (transcript,) = client.daemon.home.glob(f".claude/projects/*/{session}.jsonl")
-    transcript.unlink()
+    client.transcript().unlink()
     if again:
         client.send([*client.messages[:2], user(f"{name} two edited [[say 2]]")], own)
     else:

@@ -161,13 +161,13 @@ async def _converse(store: Store, key: ConversationKey, digest: bytes) -> None:
         )
     )
     said = (asked, Message.of(Role.ASSISTANT, "hi"))
-    await store.finish(key, [Record(said, Usage(), "lineage", span, "", digest, 0)], 0.0)
+    await store.finish(key, [Record(said, Usage(), span, "", digest, 0)], 0.0)
 
 
 def _fill(file: Path, names: Sequence[str], turns: int) -> None:
     """Add turns to conversations, each like the conversation's first but for its digest."""
     database = sqlite3.connect(file)
-    kept = "conversation, parent, lineage, tools, first_uuid, last_uuid"
+    kept = "conversation, parent, session, lineage, tools, first_uuid, last_uuid"
     columns = f"{kept}, answer_uuid, messages, usage, finished_at"
     with closing(database), database:
         database.executemany(

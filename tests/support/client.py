@@ -5,6 +5,7 @@ import copy
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tests.support.daemon import NOISE, SESSION, Answer, Daemon, Json, Model, eventually, texts
@@ -160,10 +161,19 @@ class Client:
         assert reached(self.body) == told(self.messages[:-1]), differs(self.body, self.messages)
         self.pid = self._process()
 
+    @property
+    def session(self) -> str:
+        """Return the session that the newest question was asked in."""
+        return str(SESSION.findall(json.dumps(self.body["metadata"]))[-1])
+
+    def transcript(self) -> Path:
+        """Return the file of that session."""
+        (file,) = self.daemon.home.glob(f".claude/projects/*/{self.session}.jsonl")
+        return file
+
     def _process(self) -> int:
-        session = SESSION.findall(json.dumps(self.body["metadata"]))[-1]
         with contextlib.suppress(ValueError):  # it may have been ended already
-            return self.daemon.worker_of(session).pid
+            return self.daemon.worker_of(self.session).pid
         return 0
 
     @property

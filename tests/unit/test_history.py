@@ -9,16 +9,15 @@ from hypothesis import strategies as st
 from claude_coded.history import (
     Conversation,
     Head,
-    Source,
     Span,
     Told,
     Unfinished,
     Way,
     begin,
-    branch,
     can_drop,
     chain,
     follow,
+    fork_points,
     go_on,
     last_digest,
     read,
@@ -66,7 +65,7 @@ def heads(*turns: tuple[Message, ...], tools: tuple[int, ...] = (), lineage: str
         said = (*said, *messages)
         digest = last_digest(START, said)
         used = tools[n - 1] if tools else 0
-        made.append(Head(n, digest, used, lineage, Span(f"first{n}", f"last{n}"), f"answer{n}"))
+        made.append(Head(n, digest, used, "s", lineage, Span(f"first{n}", f"last{n}"), f"answer{n}"))
     return made
 
 
@@ -165,18 +164,18 @@ def test_a_known_one_goes_on_with_the_newest_messages_alone() -> None:
 
 
 def test_a_history_that_ends_at_the_head_goes_on_there() -> None:
-    made = follow(known(PATH[-1]), PATH[-1:], tell(*SAID, C))
+    made = follow(known(PATH[-1]), PATH[-1:], (), tell(*SAID, C))
     assert (made.way, made.written, made.back_hot) == (Way.CONTINUE, (C,), ())
 
 
 def test_what_the_client_has_beyond_the_head_is_seeded() -> None:
-    made = follow(known(PATH[-1], LEFT), PATH[-1:], tell(*SAID, B, answer("half"), C))
+    made = follow(known(PATH[-1], LEFT), PATH[-1:], (), tell(*SAID, B, answer("half"), C))
     assert (made.way, made.written) == (Way.CONTINUE, (B, answer("half"), C))
     assert (made.back, made.back_hot) == (LEFT.spans, ())
 
 
 def test_dropped_turns_are_taken_back_in_place() -> None:
-    made = follow(known(PATH[-1], LEFT), PATH, tell(*SAID[:2], C))
+    made = follow(known(PATH[-1], LEFT), PATH, (), tell(*SAID[:2], C))
     assert (made.way, made.written, made.base) == (Way.CONTINUE, (C,), PATH[0])
     cut = Span("first2", "last3")
     assert (made.back, made.back_hot) == ((*LEFT.spans, cut), (cut,))
@@ -184,47 +183,79 @@ def test_dropped_turns_are_taken_back_in_place() -> None:
 
 def test_a_session_in_which_claudes_tools_did_something_is_kept_and_forked() -> None:
     path = heads(*TURNS, tools=(1, 2, 2))
-    made = follow(known(path[-1], LEFT), path, tell(*SAID[:2], C))
+    told = tell(*SAID[:2], C)
+    points = fork_points(path, told)
+    made = follow(known(path[-1], LEFT), path, points, told)
     assert (made.way, made.session, made.at, made.back) == (Way.FORK, "s", "answer1", ())
-    assert not can_drop(path, tell(*SAID[:2], C))
-    assert can_drop(path, tell(*SAID[:4], C))
-    assert follow(known(path[-1]), path, tell(*SAID[:4], C)).way is Way.CONTINUE
+    assert not can_drop(path, points, told)
+    told = tell(*SAID[:4], C)
+    points = fork_points(path, told)
+    assert can_drop(path, points, told)
+    assert follow(known(path[-1]), path, points, told).way is Way.CONTINUE
+
+
+def test_a_branch_that_was_left_by_a_fork_is_forked_again_where_its_tools_did_more() -> None:
+    left = heads(*TURNS, tools=(1, 2, 2))
+    other = replace(heads(TURNS[0], (B, answer("other")), tools=(1, 1))[1], turn=4, session="s2")
+    path, told = [left[0], other], tell(*SAID, C)
+    points = fork_points([*left, other], told)
+    assert points == (left[2], left[1])
+    assert not can_drop(path, points, told)
+    made = follow(replace(known(other), session="s2"), path, points, told)
+    assert (made.way, made.base, made.session, made.at) == (Way.FORK, left[2], "s", "answer3")
+    assert (made.written, made.digest) == ((C,), left[2].digest)
+
+
+def test_a_lost_session_is_not_gone_back_to_for_the_newest_turn() -> None:
+    rebuilt = [heads(*TURNS, tools=(1, 1, 1))[0], replace(PATH[1], lineage="l2", session="s2", tools=0)]
+    told = tell(*SAID[:4], C)
+    points = fork_points(rebuilt, told)
+    now = replace(known(rebuilt[1]), session="s2", lineage="l2")
+    assert follow(now, rebuilt[-1:], (), told).way is Way.CONTINUE
+    assert follow(now, rebuilt, points, tell(*SAID[:2], C)).session == "s"
 
 
 def test_it_is_kept_and_a_fresh_one_seeded_where_they_did_nothing_before() -> None:
     path = heads(*TURNS, tools=(0, 1, 1))
-    made = follow(known(path[-1]), path, tell(*SAID[:2], C))
+    made = follow(known(path[-1]), path, (), tell(*SAID[:2], C))
     assert (made.way, made.written) == (Way.FRESH, (*SAID[:2], C))
 
 
 def test_turns_that_were_seeded_into_this_session_cannot_be_cut_there() -> None:
     path = [replace(PATH[0], lineage="old"), replace(PATH[1], lineage="old"), PATH[2]]
-    made = follow(known(path[-1]), path, tell(*SAID[:2], C))
+    made = follow(known(path[-1]), path, (), tell(*SAID[:2], C))
     assert (made.way, made.written) == (Way.FRESH, (*SAID[:2], C))
-    assert follow(known(path[-1]), path, tell(*SAID[:4], C)).way is Way.CONTINUE
+    assert follow(known(path[-1]), path, (), tell(*SAID[:4], C)).way is Way.CONTINUE
 
 
 def test_a_history_that_nobody_knows_is_seeded_whole() -> None:
-    made = follow(known(PATH[-1]), PATH, tell(user("other"), answer("x"), C))
+    made = follow(known(PATH[-1]), PATH, (), tell(user("other"), answer("x"), C))
     assert (made.way, made.base) == (Way.FRESH, None)
     assert made.written == (user("other"), answer("x"), C)
 
 
 def test_an_answer_right_after_a_known_one_is_seeded_with_all() -> None:
-    made = follow(known(PATH[-1]), PATH, tell(*SAID, answer("more"), C))
+    made = follow(known(PATH[-1]), PATH, (), tell(*SAID, answer("more"), C))
     assert made.way is Way.FRESH
 
 
 def test_a_branch_keeps_what_claudes_tools_did_by_a_fork_and_else_is_seeded() -> None:
     told = tell(*SAID[:4], B, answer("own"), C)
-    assert branch(known(PATH[-1]), PATH, told) is None
+    assert fork_points(PATH, told) == ()
     path = heads(*TURNS, tools=(1, 1, 1))
-    source = branch(known(path[-1], LEFT), path, told)
-    assert source == Source("s", "l", "answer2", 4, 1, Path("/w"))
-    made = begin(told, source)
+    points = fork_points(path, told)
+    assert points == (path[1], path[0])  # the first of them is never dropped
+    made = begin(told, points[0])
     assert (made.way, made.written, made.tools) == (Way.FORK, (B, answer("own"), C), 1)
-    assert made.said == (*told.past, C)
+    assert (made.said, made.base, made.digest) == ((*told.past, C), None, told.start)
     assert made.own == 0
+    again = begin(told, points[1])
+    assert (again.way, again.at, again.written) == (Way.FORK, "answer1", (*SAID[2:4], B, answer("own"), C))
+
+
+def test_a_copy_cannot_begin_where_a_turn_was_only_seeded() -> None:
+    seeded = replace(heads(TURNS[0], tools=(1,))[0], answer="")
+    assert fork_points([seeded], tell(*SAID[:2], C)) == ()
 
 
 def test_the_same_question_again_replaces_the_unfinished_turn() -> None:

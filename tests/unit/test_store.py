@@ -36,7 +36,7 @@ def record(
     usage: Usage | None = None,
     digest: bytes = b"d",
 ) -> Record:
-    return Record(said, usage or Usage(), "s1", Span("a", "b"), "z", digest, tools=2)
+    return Record(said, usage or Usage(), Span("a", "b"), "z", digest, tools=2)
 
 
 def with_store(directory: Path, use: Callable[[Store], Coroutine[Any, Any, None]]) -> None:
@@ -74,7 +74,7 @@ def test_a_turn_from_its_beginning_to_its_end_over_restarts(tmp_path: Path) -> N
             last_used_at=9.0,
             usage=Usage(5, 2, cost_usd=0.5),
             unfinished=None,
-            head=Head(1, b"d", 2, "s1", Span("a", "b"), "z"),
+            head=Head(1, b"d", 2, "s1", "s1", Span("a", "b"), "z"),
         )
         assert await store.load(KEY) == done
         assert await store.messages(KEY) == SAID
@@ -160,6 +160,47 @@ def test_all_sessions_of_a_conversation_are_known(tmp_path: Path) -> None:
         assert known is not None
         await store.begin(replace(known, session="s2", unfinished=CONVERSATION.unfinished))
         assert sorted(await store.sessions(KEY)) == ["s1", "s2"]
+
+    with_store(tmp_path, use)
+
+
+def test_a_turn_knows_its_session_whatever_its_branch(tmp_path: Path) -> None:
+    async def use(store: Store) -> None:
+        one = await say(store, "1")
+        two = await say(store, "2", one)
+        known = await store.load(KEY)
+        assert known is not None
+        forked = replace(known, session="s2", head=one, unfinished=CONVERSATION.unfinished)
+        await store.begin(forked)
+        await store.finish(KEY, [record(digest=b"3")], 3.0)
+        three = (await store.path(KEY))[-1]
+        assert [head.session for head in (one, two, three)] == ["s1", "s1", "s2"]
+        assert await store.turns(KEY, [b"1", b"2", b"x"]) == [one, two]
+        assert await store.turns(replace(KEY, id="other"), [b"1"]) == []
+
+    with_store(tmp_path, use)
+
+
+def test_turns_of_the_first_schema_get_the_session_that_holds_them(tmp_path: Path) -> None:
+    file = tmp_path / "claude-coded.db"
+    with sqlite3.connect(file) as database:
+        database.executescript(f"{MIGRATIONS[0]}; PRAGMA user_version = 1;")
+        database.execute(
+            """INSERT INTO conversations VALUES
+            (1, 'default', 'c', 's2', 'l2', '{"name":"claude-code","agent":true}', '/w', '', 2, 1.0, 2.0,
+            '{}', 0, '', 0, 8)"""
+        )
+        said = '[{"role":"user","parts":[{"type":"text","text":"hi"}]}]'
+        for number, parent, lineage in ((7, None, "l1"), (8, 7, "l2")):
+            database.execute(
+                "INSERT INTO turns VALUES (?, 1, ?, ?, ?, 0, 'a', 'b', 'z', ?, '{}', 1.0)",
+                (number, parent, lineage, b"%d" % number, said),
+            )
+    database.close()
+
+    async def use(store: Store) -> None:
+        assert [(head.turn, head.session) for head in await store.path(KEY)] == [(7, ""), (8, "s2")]
+        assert [message.text for message in await store.messages(KEY)] == ["hi", "hi"]
 
     with_store(tmp_path, use)
 
