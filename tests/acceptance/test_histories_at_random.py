@@ -1,13 +1,11 @@
 """Random walks of several clients over one daemon: each turn reaches the model as its client's history."""
 
-import contextlib
 import copy
 import re
 from collections.abc import Callable
 from random import Random
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.acceptance.conftest import Start
@@ -107,10 +105,11 @@ class Walk:
             self.daemon.delete(f"/conversations/{client.conversation}")
 
     def kill(self) -> None:
-        """End any worker, as a machine short of memory would."""
-        if workers := self.daemon.workers():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                self.random.choice(workers).kill()
+        """End a process that a client was served by."""
+        served = {client.pid for client in self.branches}
+        for worker in self.daemon.workers():
+            if worker.pid in served:
+                worker.kill()
 
     def restart(self) -> None:
         self.daemon.restart()
