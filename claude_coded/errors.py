@@ -148,6 +148,18 @@ class TurnTimeout(CodedError):
     status, code, should_retry = 504, "turn_timeout", False
 
 
+class ToolCallMissing(CodedError):
+    """The model called none of the tools, one of which the client had asked it to."""
+
+    status, code, should_retry = 502, "tool_call_missing", True
+
+
+class SchemaNotMet(CodedError):
+    """The model gave no answer that fits the schema which the client had asked for."""
+
+    status, code, should_retry = 502, "schema_not_met", True
+
+
 # Anthropic's API behind the CLI ------------------------------------------------------------------------
 
 

@@ -16,10 +16,12 @@ import orjson
 
 from claude_coded.turn import (
     ConversationKey,
+    Document,
     Image,
     Message,
     Part,
     Profile,
+    RemoteImage,
     Role,
     Text,
     ToolCall,
@@ -63,9 +65,11 @@ def _pieces(message: Message) -> Iterator[bytes]:
 
 def _other_pieces(part: Part) -> Iterator[bytes]:
     match part:
-        case Image(media_type, data):
+        case Image(media_type, data) | Document(media_type, data):
             yield media_type.encode()
             yield data.encode()
+        case RemoteImage(url):
+            yield url.encode()
         case ToolCall(_, name, arguments):
             yield name.encode()
             yield orjson.dumps(orjson.loads(arguments), option=orjson.OPT_SORT_KEYS)

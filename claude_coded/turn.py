@@ -6,6 +6,7 @@ into events. Neither knows the other.
 
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -32,6 +33,20 @@ class Image(Struct, frozen=True, tag="image"):
     data: str
 
 
+class RemoteImage(Struct, frozen=True, tag="remote_image"):
+    """An image that is to be fetched before the turn; never stored."""
+
+    url: str
+
+
+class Document(Struct, frozen=True, tag="document"):
+    """A file for the model to read; `data` is base64."""
+
+    media_type: str
+    data: str
+    name: str = ""
+
+
 class ToolCall(Struct, frozen=True, tag="tool_call"):
     """A call that the assistant made of a tool of the client's; `arguments` is the JSON text of an object."""
 
@@ -44,10 +59,10 @@ class ToolOutcome(Struct, frozen=True, tag="tool_outcome"):
     """What the client's tool returned for the call `id`."""
 
     id: str
-    parts: tuple[Text | Image, ...]
+    parts: tuple[Text | Image | RemoteImage | Document, ...]
 
 
-Part = Text | Image | ToolCall | ToolOutcome
+Part = Text | Image | RemoteImage | Document | ToolCall | ToolOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +116,44 @@ class ConversationKey:
     id: str
 
 
+class ToolSpec(Struct, frozen=True):
+    """A tool of the client's, as it was given; `parameters` is the JSON text of a schema, keys sorted."""
+
+    name: str
+    description: str
+    parameters: str
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """The client's tools that may be called in this turn.
+
+    With `required` the answer has to call one. Without `parallel` it calls one at a time.
+    """
+
+    specs: tuple[ToolSpec, ...] = ()
+    required: bool = False
+    parallel: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What else a client asks of a turn.
+
+    The answer ends before the first of the `stop` texts, and after `max_tokens`. With a `schema` (the JSON
+    text of one, its root an object) the answer is JSON that fits. `effort` is one of Claude Code's levels.
+    `permission_mode` and `workspace` (a directory) are None for what the operator has set.
+    """
+
+    stop: tuple[str, ...] = ()
+    max_tokens: int | None = None
+    effort: str | None = None
+    schema: str | None = None
+    permission_mode: str | None = None
+    workspace: Path | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class TurnRequest:
     """One request, checked and in neutral terms.
@@ -119,6 +172,8 @@ class TurnRequest:
     named: bool = True
     hint: str = ""
     ephemeral: bool = False
+    tools: Tools = Tools()
+    options: Options = Options()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +204,7 @@ class FinishReason(Enum):
 
     STOP = "stop"
     LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
     REFUSAL = "refusal"
 
 
@@ -164,6 +220,23 @@ class ReasoningDelta:
     """A piece of the model's thinking."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallStarted:
+    """The answer calls a tool of the client's: its `index`th call, from 0, under the client's name for it."""
+
+    index: int
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A piece of the JSON text of a call's arguments."""
+
+    index: int
+    arguments: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +263,6 @@ class TurnFailed:
     error: CodedError
 
 
-TurnEvent = TextDelta | ReasoningDelta | ToolActivity | TurnFinished | TurnFailed
-AnswerEvent = TextDelta | ReasoningDelta | TurnFinished | TurnFailed
-"""What a client is told of a turn: tool activity is put into words, or left out."""
+AnswerEvent = TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | TurnFinished | TurnFailed
+"""What a client is told of a turn: Claude's own tool activity is put into words, or left out."""
+TurnEvent = AnswerEvent | ToolActivity

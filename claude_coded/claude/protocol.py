@@ -13,7 +13,18 @@ from typing import Any, Final
 import orjson
 
 from claude_coded.claude.wire import ControlRequest, Line, LineSplitter, messages
-from claude_coded.turn import Image, Message, Part, Prompting, Role, Text, ToolCall, ToolOutcome
+from claude_coded.turn import (
+    Document,
+    Image,
+    Message,
+    Part,
+    Prompting,
+    RemoteImage,
+    Role,
+    Text,
+    ToolCall,
+    ToolOutcome,
+)
 
 
 class WorkerState(Enum):
@@ -179,6 +190,12 @@ def block(part: Part) -> dict[str, Any]:
         case Image(media_type, data):
             source = {"type": "base64", "media_type": media_type, "data": data}
             return {"type": "image", "source": source}
+        case RemoteImage(url):
+            return {"type": "image", "source": {"type": "url", "url": url}}
+        case Document(media_type, data, name):
+            source = {"type": "base64", "media_type": media_type, "data": data}
+            title = {"title": name} if name else {}
+            return {"type": "document", "source": source, **title}
         case ToolCall(call, name, arguments):
             return {"type": "tool_use", "id": call, "name": name, "input": orjson.loads(arguments)}
         case ToolOutcome(call, parts):

@@ -23,6 +23,8 @@ from claude_coded.turn import (
     Text,
     TextDelta,
     ToolCall,
+    ToolCallDelta,
+    ToolCallStarted,
     ToolOutcome,
     TurnFailed,
     TurnFinished,
@@ -32,6 +34,7 @@ from claude_coded.turn import (
 FINISH: Final[Mapping[FinishReason, str]] = {
     FinishReason.STOP: "stop",
     FinishReason.LENGTH: "length",
+    FinishReason.TOOL_CALLS: "tool_calls",
     FinishReason.REFUSAL: "content_filter",
 }
 
@@ -297,6 +300,7 @@ class ChunkEncoder:
         self._close_end = usage + b"}\n\n"
         self._content = self._delta + b'{"content":'
         self._reasoning = self._delta + b'{"reasoning_content":'
+        self._calls = self._delta + b'{"tool_calls":['
 
     def start(self) -> bytes:
         """Return the first chunk: the role, once."""
@@ -312,6 +316,13 @@ class ChunkEncoder:
                 return self._content + encode(text) + b"}" + self._open_end
             case ReasoningDelta(text):
                 return self._reasoning + encode(text) + b"}" + self._open_end
+            case ToolCallStarted(index, call, name):
+                function = {"name": name, "arguments": ""}
+                started = {"index": index, "id": call, "type": "function", "function": function}
+                return self._calls + encode(started) + b"]}" + self._open_end
+            case ToolCallDelta(index, arguments):
+                piece = {"index": index, "function": {"arguments": arguments}}
+                return self._calls + encode(piece) + b"]}" + self._open_end
             case TurnFinished(reason, usage):
                 return self._finish(reason, usage)
             case TurnFailed(error):
@@ -332,6 +343,7 @@ class Completion:
     envelope: Envelope
     _content: list[str] = field(default_factory=list)
     _reasoning: list[str] = field(default_factory=list)
+    _calls: list[tuple[str, str, list[str]]] = field(default_factory=list)  # id, name, arguments in pieces
 
     def add(self, events: Iterable[AnswerEvent]) -> dict[str, Any] | None:
         """Take in some events; return the completion at the turn's end. Raises a failed turn's error."""
@@ -341,6 +353,10 @@ class Completion:
                     self._content.append(text)
                 case ReasoningDelta(text):
                     self._reasoning.append(text)
+                case ToolCallStarted(_, call, name):
+                    self._calls.append((call, name, []))
+                case ToolCallDelta(index, arguments):
+                    self._calls[index][2].append(arguments)
                 case TurnFinished(reason, usage):
                     return self._object(reason, usage)
                 case TurnFailed(error):
@@ -356,6 +372,12 @@ class Completion:
         }
         if self._reasoning:
             message["reasoning_content"] = "".join(self._reasoning)
+        if self._calls:
+            message["content"] = message["content"] or None
+            message["tool_calls"] = [
+                {"id": call, "type": "function", "function": {"name": name, "arguments": "".join(arguments)}}
+                for call, name, arguments in self._calls
+            ]
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": FINISH[reason]}
         return {
             "id": self.envelope.id,
