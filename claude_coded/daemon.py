@@ -34,9 +34,10 @@ from claude_coded.http.resources import About
 from claude_coded.listener import Listener, bind_tcp
 from claude_coded.models import AGENT, Models
 from claude_coded.offline import OfflineModel
+from claude_coded.planning import launch_of
 from claude_coded.pool import Pool
 from claude_coded.scheduler import Limits
-from claude_coded.service import TurnService, launch_of
+from claude_coded.service import TurnService
 from claude_coded.settings import Settings, Spec, load, read_keys, specs
 from claude_coded.store import Store
 from claude_coded.worker import Cli

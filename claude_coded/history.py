@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from hashlib import sha256
 from pathlib import Path
+from typing import Final
 
 import orjson
 
@@ -112,6 +113,9 @@ class Head:
     session knows of by then. `span` is what it wrote, and `answer` the uuid of its last message ("" where
     that is not known), in its `session` and under the same uuids in every later one of its `lineage`, a row
     of forks which is called by the first.
+
+    A session can be gone on with after a `whole` one only. After the others it holds calls that wait for
+    their outcomes, or nothing at all of an answer that was cut.
     """
 
     turn: int
@@ -121,6 +125,7 @@ class Head:
     lineage: str
     span: Span
     answer: str = ""
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +152,9 @@ class Conversation:
     hint: str = ""
     ephemeral: bool = False
 
+
+CANCELLED: Final = "The user did not wait for this call."
+"""What stands for the outcome of a call that was never answered."""
 
 # What a request says -----------------------------------------------------------------------------------
 
@@ -192,6 +200,7 @@ def read(request: TurnRequest) -> Told:
 class Way(Enum):
     """How a turn gets at a session that holds the history."""
 
+    ANSWER = "answer"  # the turn that waits for the client's tools goes on
     CONTINUE = "continue"  # the conversation's own session, hot or resumed
     FORK = "fork"  # a copy of a session
     FRESH = "fresh"  # a new one
@@ -243,12 +252,17 @@ def begin(told: Told, point: Head | None = None) -> Plan:
     return replace(_fork(point, told), said=said, digest=told.start, base=None)
 
 
-def go_on(known: Conversation, told: Told) -> Plan:
-    """Return the plan for a request that tells no history: the conversation's own goes on."""
-    lead = seen_before(known.unfinished, told.asked)
-    head, left = known.head, leftovers(known)
+def go_on(known: Conversation, told: Told, base: Head | None = None, since: tuple[Message, ...] = ()) -> Plan:
+    """Return the plan for a request that tells no history: the conversation's own goes on.
+
+    That stands after the turn `base`, by default the head; `since` was said after it, but cannot be gone on
+    with in the session.
+    """
+    lead = close_calls(since) + seen_before(known.unfinished, told.asked)
+    head = base or (known.head if not since else None)
     if head is None:
         return Plan(Way.FRESH, lead, lead + told.asked, told.asked, told.start)
+    cut = (known.head.span,) if since and known.head is not None else ()
     return Plan(
         Way.CONTINUE,
         lead,
@@ -256,11 +270,46 @@ def go_on(known: Conversation, told: Told) -> Plan:
         told.asked,
         head.digest,
         head,
-        back=left,
+        back=leftovers(known) + cut,
+        back_hot=cut,
         tools=head.tools,
         session=known.session,
         lineage=known.lineage,
     )
+
+
+def cancel(known: Conversation, head: Head, since: tuple[Message, ...], told: Told) -> Plan:
+    """Return the plan for a message to a turn that waits: its calls end, and the model is told."""
+    closed = close_calls(since)[len(since) :]
+    return replace(go_on(known, told, head), said=closed + told.asked)
+
+
+def close_calls(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Return the messages, and outcomes for calls at their end that nobody has answered."""
+    calls = [part.id for part in messages[-1].parts if isinstance(part, ToolCall)] if messages else []
+    closed = tuple(ToolOutcome(call, (Text(CANCELLED),)) for call in calls)
+    return (*messages, Message(Role.USER, closed)) if closed else messages
+
+
+def answer(known: Conversation, head: Head, told: Told) -> Plan:
+    """Return the plan for the outcomes that a turn waits for."""
+    return replace(go_on(known, told, head), way=Way.ANSWER, seeds=(), said=told.asked, back=())
+
+
+def outcomes(told: Told) -> tuple[ToolOutcome, ...]:
+    """Return what a client's tools returned, in the order of the calls; () if there is more than that."""
+    if len(told.asked) != 1 or not told.past:
+        return ()
+    given = {part.id: part for part in told.asked[0].parts if isinstance(part, ToolOutcome)}
+    calls = [part.id for part in told.past[-1].parts if isinstance(part, ToolCall)]
+    if len(given) != len(told.asked[0].parts) or given.keys() != set(calls):
+        return ()
+    return tuple(given[call] for call in calls)
+
+
+def standing(path: Sequence[Head]) -> int:
+    """Return how many turns of a branch lead to where its session can be gone on with."""
+    return max((n for n, turn in enumerate(path, 1) if turn.whole), default=0)
 
 
 def begin_again(points: Sequence[Head], told: Told) -> Plan:
@@ -275,7 +324,7 @@ def follow(known: Conversation, path: Sequence[Head], points: Sequence[Head], to
     are where it can be forked, the best first.
     """
     lengths = {digest: n for n, digest in enumerate(told.digests, 1)}
-    base = max((n for n, turn in enumerate(path) if turn.digest in lengths), default=None)
+    base = max((n for n, turn in enumerate(path) if turn.whole and turn.digest in lengths), default=None)
     if base is None:
         return begin_again(points, told)
     turn, dropped = path[base], path[base + 1 :]
@@ -304,7 +353,7 @@ def follow(known: Conversation, path: Sequence[Head], points: Sequence[Head], to
 
 def _loses_tools(turn: Head, dropped: Sequence[Head]) -> bool:
     """Return whether a cut after a turn drops what Claude's own tools did: that cannot be seeded again."""
-    return bool(dropped) and dropped[-1].tools > turn.tools
+    return max((other.tools for other in dropped if other.whole), default=0) > turn.tools
 
 
 def _fork_keeps_more(known: Conversation, turn: Head, dropped: Sequence[Head], point: Head) -> bool:
@@ -339,7 +388,7 @@ def fork_points(turns: Iterable[Head], told: Told) -> tuple[Head, ...]:
     had done it: that one is never dropped from its session, which others may have gone on with meanwhile.
     """
     lengths = {digest: n for n, digest in enumerate(told.digests, 1)}
-    kept = [turn for turn in turns if turn.answer and turn.session and turn.digest in lengths]
+    kept = [turn for turn in turns if turn.whole and turn.answer and turn.session and turn.digest in lengths]
     most = max((turn.tools for turn in kept), default=0)
     if not most:
         return ()

@@ -6,7 +6,7 @@ Events are handled one at a time, in order, on the event loop; carrying out an a
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from itertools import count
 from math import inf
@@ -33,6 +33,10 @@ class Lease:
     def give_back(self, *, keep: bool) -> None:
         """Return the worker; with `keep` the conversation can go on in it."""
         self.pool.post(s.TurnEnded(self.ticket, keep))
+
+    def park(self) -> None:
+        """Return the worker for the time that the turn waits for its client's tools."""
+        self.pool.post(s.TurnParked(self.ticket))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,21 @@ class Pool:
         """Return whether the conversation has a hot process with nothing to do."""
         view = self._scheduler.of(conversation)
         return view is not None and view.phase is s.Phase.IDLE and not self.holds(conversation)
+
+    def is_parked(self, conversation: ConversationKey) -> bool:
+        """Return whether the conversation has a process that waits for the client's tools."""
+        view = self._scheduler.of(conversation)
+        return view is not None and view.phase is s.Phase.PARKED
+
+    def fit_of(self, conversation: ConversationKey) -> Hashable:
+        """Return what the conversation's process was set up with; None where there is none."""
+        view = self._scheduler.of(conversation)
+        return view.fit if view is not None else None
+
+    def worker_of(self, conversation: ConversationKey) -> Worker | None:
+        """Return the conversation's process."""
+        view = self._scheduler.of(conversation)
+        return self._workers.get(view.id) if view is not None else None
 
     async def admit(self, conversation: ConversationKey) -> Admission:
         """Wait for the conversation. Raises QueueFull, Draining, Evicted."""

@@ -81,7 +81,8 @@ MIGRATIONS: Final = (
         value TEXT NOT NULL
     ) STRICT;
     """,
-    # A turn knows its session. The column stands before the messages, which are long.
+    # A turn knows its session, and whether that can be gone on with after it. The columns stand before the
+    # messages, which are long.
     """
     CREATE TABLE new_turns (
         id INTEGER PRIMARY KEY,
@@ -94,12 +95,13 @@ MIGRATIONS: Final = (
         first_uuid TEXT NOT NULL,
         last_uuid TEXT NOT NULL,
         answer_uuid TEXT NOT NULL,
+        whole INTEGER NOT NULL,
         messages TEXT NOT NULL,
         usage TEXT NOT NULL,
         finished_at REAL NOT NULL
     ) STRICT;
     INSERT INTO new_turns SELECT t.id, t.conversation, t.parent, iif(t.lineage = c.lineage, c.session, ''),
-        t.lineage, t.digest, t.tools, t.first_uuid, t.last_uuid, t.answer_uuid, t.messages, t.usage,
+        t.lineage, t.digest, t.tools, t.first_uuid, t.last_uuid, t.answer_uuid, 1, t.messages, t.usage,
         t.finished_at
         FROM turns t JOIN conversations c ON c.id = t.conversation;
     DROP TABLE turns;
@@ -113,7 +115,8 @@ MIGRATIONS: Final = (
 _COLUMNS: Final = """
     SELECT c.tenant, c.name, c.session, c.lineage, c.profile, c.workspace, c.system, c.turns, c.created_at,
         c.last_used_at, c.usage, c.generation, c.hint, c.ephemeral, u.spans, u.lead, u.asked, u.seen,
-        h.id, h.digest, h.tools, h.session, h.lineage, h.first_uuid, h.last_uuid, h.answer_uuid
+        h.id, h.digest, h.tools, h.session, h.lineage, h.first_uuid, h.last_uuid, h.answer_uuid,
+        h.whole
     FROM conversations c
     LEFT JOIN unfinished u ON u.conversation = c.id
     LEFT JOIN turns h ON h.id = c.head
@@ -129,7 +132,8 @@ _BRANCH: Final = """
 """
 """The turns that lead to a conversation's head."""
 
-_HEAD: Final = "t.id, t.digest, t.tools, t.session, t.lineage, t.first_uuid, t.last_uuid, t.answer_uuid"
+_HEAD: Final = """t.id, t.digest, t.tools, t.session, t.lineage, t.first_uuid, t.last_uuid, t.answer_uuid,
+    t.whole"""
 
 LOOKUPS: Final = 500
 """Digests that are looked up in one query."""
@@ -145,6 +149,7 @@ class Record:
     answer: str
     digest: bytes
     tools: int
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +226,10 @@ class Store:
         """Return what was said in the finished turns up to the conversation's head."""
         return await self._run(self._messages, key)
 
+    async def said(self, turns: Iterable[Head]) -> tuple[Message, ...]:
+        """Return what was said in some turns, in their order."""
+        return await self._run(self._said, [turn.turn for turn in turns])
+
     async def begin(self, conversation: Conversation) -> None:
         """Note that the turn `conversation.unfinished` is about to be asked; the rest is kept with it."""
         await self._write(conversation.key, self._begin, conversation)
@@ -229,12 +238,15 @@ class Store:
         """Note what the client was sent of the unfinished turn."""
         await self._write(key, self._give_up, seen)
 
-    async def finish(self, key: ConversationKey, records: Sequence[Record], now: float) -> None:
+    async def finish(
+        self, key: ConversationKey, records: Sequence[Record], now: float, left: Sequence[Span] = ()
+    ) -> None:
         """Record the unfinished turn as finished; the conversation then stands at it.
 
         Records that come before the turn's own are of what was seeded before it; each follows the other.
+        `left` is what may have to be taken back from the session yet.
         """
-        await self._write(key, self._finish, records, now)
+        await self._write(key, self._finish, records, now, left)
 
     async def find(self, digests: Sequence[bytes]) -> list[Found]:
         """Return the turns that end with the first of the histories that any turn ends with."""
@@ -344,6 +356,13 @@ class Store:
         )
         return tuple(message for (text,) in rows for message in _load_messages(text))
 
+    def _said(self, turns: Sequence[int]) -> tuple[Message, ...]:
+        said: list[Message] = []
+        for turn in turns:
+            (text,) = self._db.execute("SELECT messages FROM turns WHERE id = ?", (turn,)).fetchone()
+            said += _load_messages(text)
+        return tuple(said)
+
     def _begin(self, key: ConversationKey, conversation: Conversation) -> Conversation:
         unfinished = conversation.unfinished
         assert unfinished is not None
@@ -395,7 +414,9 @@ class Store:
             database.execute("UPDATE unfinished SET seen = ? WHERE conversation = ?", (seen, self._id(key)))
         return self._load(key)
 
-    def _finish(self, key: ConversationKey, records: Sequence[Record], now: float) -> Conversation | None:
+    def _finish(
+        self, key: ConversationKey, records: Sequence[Record], now: float, left: Sequence[Span]
+    ) -> Conversation | None:
         known = self._load(key)
         if known is None or known.unfinished is None:
             return known  # purged while it ran
@@ -406,6 +427,10 @@ class Store:
                 head = self._insert(record, known, number, head, now)
                 usage += record.usage
             database.execute("DELETE FROM unfinished WHERE conversation = ?", (number,))
+            if left:
+                database.execute(
+                    "INSERT INTO unfinished VALUES (?, ?, '[]', '[]', '')", (number, _dump(tuple(left)))
+                )
             database.execute(
                 """UPDATE conversations SET turns = turns + 1, head = ?, last_used_at = ?, usage = ?
                 WHERE id = ?""",
@@ -426,6 +451,7 @@ class Store:
             record.span.first,
             record.span.last,
             record.answer,
+            record.whole,
             _dump(record.said),
             _dump(record.usage),
             now,
@@ -519,8 +545,8 @@ def _load_spans(text: str) -> tuple[Span, ...]:
 
 
 def _head(row: tuple[Any, ...]) -> Head:
-    turn, digest, tools, session, lineage, first, last, answer = row
-    return Head(turn, digest, tools, session, lineage, Span(first, last), answer)
+    turn, digest, tools, session, lineage, first, last, answer, whole = row
+    return Head(turn, digest, tools, session, lineage, Span(first, last), answer, bool(whole))
 
 
 def _conversations(rows: Iterable[tuple[Any, ...]]) -> Iterator[Conversation]:

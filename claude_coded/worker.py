@@ -10,18 +10,27 @@ import contextlib
 import logging
 import signal
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
+from claude_coded.ask import Ask, Manner, Turn
 from claude_coded.claude.launch import Launch, additions, arguments
-from claude_coded.claude.protocol import Life, Protocol, Setup, WorkerState, message_line, split_batches
+from claude_coded.claude.protocol import (
+    Life,
+    Limits,
+    Protocol,
+    Setup,
+    WorkerState,
+    message_line,
+    split_batches,
+)
+from claude_coded.claude.toolbridge import SERVER, Bridge
 from claude_coded.claude.translate import Translator
 from claude_coded.claude.wire import (
     Answer,
-    Assistant,
     ControlRequest,
     ControlResponse,
     Line,
@@ -31,22 +40,21 @@ from claude_coded.claude.wire import (
 )
 from claude_coded.errors import CodedError, ModelNotFound, WorkerDied, WorkerStartFailed
 from claude_coded.history import Span
-from claude_coded.turn import Message, Role, TurnEvent, TurnFailed
+from claude_coded.turn import Message, Role, ToolOutcome, ToolSpec
 
 log = logging.getLogger(__name__)
-
-BUFFER_LIMIT: Final = 512
-"""Events of a turn that wait for their reader before the CLI's output is left in the pipe."""
 
 SLICE: Final = 0.002
 """Seconds between two reads of a dense stream: what comes meanwhile is read, and sent on, in one go."""
 
 ANSWER_TIMEOUT: Final = 30.0
 SETTLE_TIMEOUT: Final = 30.0
+NOTICE_TIMEOUT: Final = 5.0
 EOF_GRACE: Final = 2.0
 TERM_GRACE: Final = 5.0
 KILL_GRACE: Final = 5.0
-"""Seconds: for an answer to a control request, to fall idle after a turn, and for each step of a stop."""
+"""Seconds: for an answer to a control request, to fall idle after a turn, for what the CLI says at a limit,
+and for each step of a stop."""
 
 STDERR_KEPT: Final = 8192
 """Bytes of the CLI's stderr that are kept for error messages."""
@@ -57,6 +65,12 @@ MISSING_SESSION: Final = ("No conversation found", "No message found")
 
 class SessionMissing(WorkerStartFailed):
     """The CLI has no transcript of the session that it was to resume."""
+
+
+class ParkLost(CodedError):
+    """The turn that waited for its client's tools is no more."""
+
+    status, code = 502, "worker_died"
 
 
 class RewindRefused(CodedError):
@@ -73,86 +87,6 @@ class Cli:
     environment: Mapping[str, str]
     retries: int
     prefix: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What a turn writes: all of it once, in this order.
-
-    `setup` is None for a worker that has its prompt; `model` is chosen before the setup. `back` is taken
-    back from the session, the oldest first; `seeds` go into the history without a call of the model. `own`
-    is how many of them went before this turn: an abandoned turn leaves those.
-    """
-
-    message: Message
-    uuid: str
-    setup: Setup | None = None
-    model: str | None = None
-    back: Sequence[Span] = ()
-    seeds: Sequence[tuple[Message, str]] = ()
-    own: int = 0
-
-    @property
-    def uuids(self) -> list[str]:
-        """Return the uuids of all messages that the turn writes, in order."""
-        return [*(uuid for _, uuid in self.seeds), self.uuid]
-
-    @property
-    def span(self) -> Span:
-        """Return what has to go when the turn is taken back."""
-        return Span(self.uuids[self.own], self.uuid)
-
-
-@dataclass(slots=True)
-class Turn:
-    """The events of a turn on their way from the pipe to their reader."""
-
-    ask: Ask
-    _translator: Translator
-    _resume: Callable[[], None]
-    _events: list[TurnEvent] = field(default_factory=list)
-    _waiter: asyncio.Future[None] | None = None
-    produced: int = 0  # how many events there have been
-    answer: str = ""  # the uuid of the answer's last message
-
-    @property
-    def full(self) -> bool:
-        """Return whether enough waits for the reader."""
-        return len(self._events) > BUFFER_LIMIT
-
-    @property
-    def begun(self) -> bool:
-        """Return whether the CLI has taken the question: the model may have been asked."""
-        return self._translator.started
-
-    def add(self, message: Line) -> None:
-        """Translate a message of the CLI."""
-        if isinstance(message, Assistant) and message.parent_tool_use_id is None:
-            self.answer = message.uuid
-        if events := self._translator.feed(message):
-            self.produced += len(events)
-            self._events += events
-            self._wake()
-
-    def fail(self, error: CodedError) -> None:
-        """End the turn badly, unless it has ended."""
-        if not self._translator.ended:
-            self._translator.ended = True
-            self._events.append(TurnFailed(error))
-            self._wake()
-
-    async def take(self) -> list[TurnEvent]:
-        """Return what has come since the last call, at least one event; the turn's end is the last of all."""
-        if not self._events:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        events, self._events = self._events, []
-        self._resume()
-        return events
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +114,10 @@ class Worker:
         self._answers: dict[str, asyncio.Future[Answer]] = {}
         self._receipts: dict[str, asyncio.Future[None]] = {}
         self._turn: Turn | None = None
+        self._bridge = Bridge()
+        self._listed = asyncio.Event()
+        self._limits = Limits()
+        self._has_tools = False  # the client's server was declared
         self._stderr: deque[bytes] = deque(maxlen=64)
         self._running = False
         self._tasks = 0
@@ -302,19 +240,80 @@ class Worker:
         `abandon`. Raises SessionMissing and RewindRefused (the session cannot go on), ModelNotFound,
         WorkerDied and WorkerStartFailed.
         """
-        translator = Translator(ask.uuid, retries=self._cli.retries, cost_before=self._cost)
-        self._turn = turn = Turn(ask, translator, self._go_on)
+        if self.state is WorkerState.PARKED and not ask.back:
+            await self._close_calls()
+        self._turn = turn = Turn(ask, self._translator(ask.uuid, ask.manner), self._go_on)
+        self._bridge.begin(turn.open_calls, turn.refused_calls)
         self._idle.clear()
         if ask.setup is not None:
+            self._has_tools = self._bridge.offer(ask.manner.tools.specs)
             await self._initialize(ask, ask.setup)
         self._alive()
         self._enter(WorkerState.BUSY, "turn")
         await self._take_back(ask.back)
+        await self._prepare(ask.manner)
         for run in split_batches(ask.seeds):
             await self._seed(run)
         self._alive()
         self._write(message_line(ask.message, ask.uuid, query=True))
         return turn
+
+    async def answer(self, outcomes: Sequence[ToolOutcome], manner: Manner) -> Turn:
+        """Hand what the client's tools returned to the parked turn, which goes on. Raises ParkLost.
+
+        The outcomes come in the order of the calls: their ids may be the client's own.
+        """
+        turn = self._turn
+        waits = turn.awaited if turn is not None else []
+        if self.state is not WorkerState.PARKED or turn is None or len(waits) != len(outcomes):
+            raise ParkLost("the turn no longer waits for these results")
+        named = [ToolOutcome(call, outcome.parts) for call, outcome in zip(waits, outcomes, strict=True)]
+        self._enter(WorkerState.BUSY, "results")
+        await self._prepare(manner)
+        turn.go_on(manner)
+        for reply in self._bridge.supply(named):
+            self._write(self._protocol.answer_tool(reply))
+        return turn
+
+    def ask_more(self, message: Message) -> None:
+        """Ask something more in a turn whose answer has ended."""
+        assert self._turn is not None
+        uuid = str(uuid4())
+        self._turn.ask_more(uuid, self._translator(uuid, self._turn.ask.manner))
+        self._bridge.begin(self._turn.open_calls, self._turn.refused_calls)
+        self._write(message_line(message, uuid, query=True))
+
+    def offers(self, specs: tuple[ToolSpec, ...]) -> bool:
+        """Return whether just these tools of the client's can be on offer here."""
+        return self._bridge.covered_by(specs) and (self._has_tools or not specs)
+
+    def _translator(self, uuid: str, manner: Manner) -> Translator:
+        return Translator(uuid, retries=self._cli.retries, cost_before=self._cost, terms=manner.terms)
+
+    async def _prepare(self, manner: Manner) -> None:
+        """Have the next requests to the model made as the client wants it."""
+        if manner.limits != self._limits:
+            self._limits = manner.limits
+            self._request(self._protocol.set_limits(manner.limits))
+        if self._bridge.offer(manner.tools.specs):
+            # A request to the model before the CLI has read the list would be made with the old one.
+            self._listed.clear()
+            self._request(self._protocol.list_changed())
+            await self._within_time(self._listed.wait(), "did not ask for the client's tools")
+
+    async def _close_calls(self) -> None:
+        """End a parked turn: the model is told that its calls were rejected."""
+        self._idle.clear()
+        await self._answer(self._request(self._protocol.interrupt()))
+        await self._within_time(self._idle.wait(), "did not end its turn")
+
+    async def _within_time(self, wait: Awaitable[Any], late: str) -> None:
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                await wait
+        except TimeoutError:
+            raise WorkerDied(f"Claude Code {late}") from None
+        self._alive()
 
     def _alive(self) -> None:
         if self.state in {WorkerState.STOPPING, WorkerState.DEAD}:
@@ -355,10 +354,7 @@ class Worker:
         self._receipts[uuid] = receipt = asyncio.get_running_loop().create_future()
         self._write(data)
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT):
-                await receipt
-        except TimeoutError:
-            raise WorkerDied("Claude Code did not take the conversation's history") from None
+            await self._within_time(receipt, "did not take the conversation's history")
         finally:
             self._receipts.pop(uuid, None)
 
@@ -370,6 +366,29 @@ class Worker:
         self._turn = None
         self._running = False
         return self._rest()
+
+    def park(self) -> bool:
+        """Let a turn wait that has called the client's tools; False when the process is gone."""
+        if self.state is not WorkerState.BUSY:
+            return False
+        self._enter(WorkerState.PARKED, "waits for results")
+        return True
+
+    async def cut_short(self) -> Span | None:
+        """Take back what the CLI goes on with after an answer that a limit of the client's has cut.
+
+        Return what was taken back; None when that cannot be had: `abandon` is due then.
+        """
+        turn = self._turn
+        if turn is None or self.state is not WorkerState.BUSY:
+            return None
+        try:
+            async with asyncio.timeout(NOTICE_TIMEOUT):
+                span = Span(await turn.notice(), turn.ask.span.last)
+            check_rewound(await self._answer(self._request(self._protocol.rewind(span.first, span.last))))
+        except (CodedError, TimeoutError):
+            return None
+        return span
 
     async def abandon(self) -> bool:
         """Stop the running turn and take the session back to before it; False when that cannot be had."""
@@ -494,7 +513,7 @@ class Worker:
                 if (answer := self._answers.pop(response.request_id, None)) and not answer.done():
                     answer.set_result(response)
             case ControlRequest():
-                self._write(self._protocol.refuse(message, "this host does not serve such requests"))
+                self._serve(message)
             case System():
                 self._note(message)
             case Result():
@@ -506,6 +525,19 @@ class Worker:
                 pass
         if self._turn is not None:
             self._turn.add(message)
+
+    def _serve(self, message: ControlRequest) -> None:
+        request = message.request
+        if request.get("subtype") != "mcp_message" or request.get("server_name") != SERVER:
+            self._write(self._protocol.refuse(message, "this host does not serve such requests"))
+            return
+        reply = self._bridge.receive(message.request_id, request.get("message") or {})
+        if reply is not None:
+            self._write(self._protocol.answer_tool(reply))
+        elif self._turn is not None:
+            self._turn.called()
+        if self._bridge.listed:
+            self._listed.set()
 
     def _note(self, message: System) -> None:
         before = self.pending

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from claude_coded.claude.toolbridge import SERVER
 from claude_coded.errors import ConfigurationError
 
 MINIMUM_VERSION: Final = (2, 1, 248)
@@ -60,6 +61,8 @@ def arguments(launch: Launch, fresh_session: str) -> list[str]:
     """Return the CLI's arguments. A prompt is never among them."""
     args = ["-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose"]
     args += ["--include-partial-messages", "--permission-mode", launch.permission_mode]
+    # The client's own tools need no leave: it is the client that runs them.
+    args += ["--allowedTools", f"mcp__{SERVER}"]
     args += ["--resume", launch.session] if launch.session else []
     args += ["--fork-session", "--resume-session-at", launch.fork_at] if launch.fork_at else []
     args += ["--session-id", fresh_session] if launch.fork_at or not launch.session else []

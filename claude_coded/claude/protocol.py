@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import orjson
 
+from claude_coded.claude.toolbridge import LIST_CHANGED, SERVER, Reply, qualified
 from claude_coded.claude.wire import ControlRequest, Line, LineSplitter, messages
 from claude_coded.turn import (
     Document,
@@ -35,6 +36,7 @@ class WorkerState(Enum):
     INITIALIZING = "initializing"
     IDLE = "idle"
     BUSY = "busy"
+    PARKED = "parked"  # waits for what the client's tools return
     INTERRUPTING = "interrupting"
     STOPPING = "stopping"
     DEAD = "dead"
@@ -46,7 +48,8 @@ TRANSITIONS: Final[Mapping[WorkerState, frozenset[WorkerState]]] = {
     _S.SPARE: frozenset({_S.INITIALIZING, _S.STOPPING, _S.DEAD}),
     _S.INITIALIZING: frozenset({_S.BUSY, _S.STOPPING, _S.DEAD}),
     _S.IDLE: frozenset({_S.BUSY, _S.STOPPING, _S.DEAD}),
-    _S.BUSY: frozenset({_S.IDLE, _S.INTERRUPTING, _S.STOPPING, _S.DEAD}),
+    _S.BUSY: frozenset({_S.IDLE, _S.PARKED, _S.INTERRUPTING, _S.STOPPING, _S.DEAD}),
+    _S.PARKED: frozenset({_S.BUSY, _S.INTERRUPTING, _S.STOPPING, _S.DEAD}),
     _S.INTERRUPTING: frozenset({_S.IDLE, _S.STOPPING, _S.DEAD}),
     _S.STOPPING: frozenset({_S.DEAD}),
     _S.DEAD: frozenset(),
@@ -94,6 +97,8 @@ class Setup:
     system: str = ""
     prompting: Prompting = Prompting.APPENDED
     resumed: bool = False
+    tools: bool = False  # the client has some
+    schema: str | None = None  # JSON text
 
     def request(self) -> dict[str, Any]:
         """Return the request's fields.
@@ -107,7 +112,19 @@ class Setup:
             fields["appendSystemPrompt"] = self.system
         if self.resumed:
             fields["systemPromptSnapshot"] = False
+        if self.tools:
+            fields["sdkMcpServers"] = [SERVER]
+        if self.schema is not None:
+            fields["jsonSchema"] = orjson.loads(self.schema)
         return fields
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a turn's requests to the model are made with; None is the CLI's own choice."""
+
+    max_tokens: int | None = None
+    effort: str | None = None
 
 
 class Protocol:
@@ -146,6 +163,26 @@ class Protocol:
             last_seen_user_message_uuid=last,
             interrupt_if_running=True,
         )
+
+    def interrupt(self) -> tuple[bytes, str]:
+        """Stop the running turn; a call that waits is closed as rejected by the user."""
+        return self._request("interrupt")
+
+    def set_limits(self, limits: Limits) -> tuple[bytes, str]:
+        """Choose what the model's next requests are made with; None is the CLI's own choice."""
+        tokens = "" if limits.max_tokens is None else str(limits.max_tokens)
+        settings = {"effortLevel": limits.effort, "env": {"CLAUDE_CODE_MAX_OUTPUT_TOKENS": tokens}}
+        return self._request("apply_flag_settings", settings=settings)
+
+    def list_changed(self) -> tuple[bytes, str]:
+        """Tell the CLI that the client's tools are others now: it asks for them at once."""
+        return self._request("mcp_message", server_name=SERVER, message=LIST_CHANGED)
+
+    def answer_tool(self, reply: Reply) -> bytes:
+        """Answer a message to the client's tools."""
+        request_id, message = reply
+        response = {"subtype": "success", "request_id": request_id, "response": {"mcp_response": message}}
+        return _line({"type": "control_response", "response": response})
 
     def set_model(self, model: str) -> tuple[bytes, str]:
         """Choose the model of the turns to come; `default` is the CLI's own choice."""
@@ -197,7 +234,7 @@ def block(part: Part) -> dict[str, Any]:
             title = {"title": name} if name else {}
             return {"type": "document", "source": source, **title}
         case ToolCall(call, name, arguments):
-            return {"type": "tool_use", "id": call, "name": name, "input": orjson.loads(arguments)}
+            return {"type": "tool_use", "id": call, "name": qualified(name), "input": orjson.loads(arguments)}
         case ToolOutcome(call, parts):
             return {"type": "tool_result", "tool_use_id": call, "content": [block(p) for p in parts]}
 

@@ -5,12 +5,18 @@ between them; their texts are joined by a blank line.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+import msgspec
+
+from claude_coded.claude.calls import Calls
 from claude_coded.claude.wire import (
+    ApiEvent,
     ApiUsage,
     Assistant,
     Block,
+    Delta,
     Line,
     Result,
     StreamEvent,
@@ -22,6 +28,7 @@ from claude_coded.errors import (
     ContextLengthExceeded,
     InvalidRequest,
     ModelNotFound,
+    SchemaNotMet,
     UpstreamAuthentication,
     UpstreamError,
     UpstreamOverloaded,
@@ -32,6 +39,7 @@ from claude_coded.turn import (
     ReasoningDelta,
     TextDelta,
     ToolActivity,
+    ToolSpec,
     TurnEvent,
     TurnFailed,
     TurnFinished,
@@ -44,10 +52,28 @@ SUMMARY_LIMIT: Final = 160
 SYNTHETIC: Final = "<synthetic>"
 """The `model` of messages that the CLI wrote itself: what it says of an API error, for one."""
 
+STRUCTURED: Final = "StructuredOutput"
+"""The CLI's own tool through which the model gives an answer that fits a schema."""
+
 REPLY_SEPARATOR: Final = "\n\n"
 RATE_LIMIT_RETRY: Final = 30.0
 OVERLOAD_RETRY: Final = 15.0
 """Seconds that a client is asked to wait; the CLI does not hand on what the API asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a client asked of a response that shows in how it is told.
+
+    `tools` are its own by the names that the model sees; it takes several calls at once if `parallel`.
+    `limited`: it set a limit of tokens, at which the answer ends. `structured`: the answer is the CLI's
+    structured output, and text beside it is no more than thinking aloud.
+    """
+
+    tools: Mapping[str, ToolSpec] = field(default_factory=dict)
+    parallel: bool = True
+    limited: bool = False
+    structured: bool = False
 
 
 class Translator:
@@ -56,15 +82,29 @@ class Translator:
     `uuid` is the turn's user message: what comes before the CLI names it belongs to a turn that nobody
     here asked for. `retries` is how many tries of the CLI on 429, 5xx and 529 are waited for.
     `cost_before` is the process's running total in USD.
+
+    A reply that calls the client's tools ends a response, but not the turn: it is `parked` until `go_on`.
+    It is `astray` if it went on without that.
     """
 
-    def __init__(self, uuid: str, *, retries: int, cost_before: float = 0.0) -> None:
+    def __init__(
+        self, uuid: str, *, retries: int, cost_before: float = 0.0, terms: Terms | None = None
+    ) -> None:
+        terms = terms or Terms()
         self.ended = False
+        self.parked = False
+        self.astray = False
+        self.calls = Calls(terms.tools, parallel=terms.parallel)
         self.started = False
         self.cost_total = cost_before
         self._uuid = uuid
         self._retries = retries
         self._cost_before = cost_before
+        self._terms = terms
+        self._later: list[TurnEvent] = []  # what came while it was parked
+        self._usage = Usage()  # of the replies so far
+        self._reported = Usage()
+        self._input = Usage()  # what the present reply has read
         self._streamed = ""  # the id of the reply that comes as a stream
         self._whole = ""  # the id of the reply that comes without one
         self._sent: list[str] = []  # its text so far
@@ -93,7 +133,38 @@ class Translator:
         if self.started:
             handler(message)
         events, self._out = self._out, []
+        if self.parked and not (events and isinstance(events[-1], TurnFinished)):
+            self._later += events
+            return []
         return events
+
+    def go_on(self, terms: Terms) -> list[TurnEvent]:
+        """Begin the next response of a parked turn; return the events that there are already."""
+        self._terms = terms
+        self.parked = self._wrote = self._separate = False
+        events, self._later = self._later, []
+        if told := self.calls.go_on(terms.tools, parallel=terms.parallel):
+            self._out = [*events, *told]
+            self._park()
+            events, self._out = self._out, []
+        return events
+
+    def called(self) -> list[TurnEvent]:
+        """Take note that the CLI has asked for a call: a reply that came without a stream is then whole."""
+        if not self.parked and not self.ended and self.calls.told:
+            self._park()
+        events, self._out = self._out, []
+        return events
+
+    @property
+    def usage(self) -> Usage:
+        """Return what the present response has used so far."""
+        return _difference(self._usage, self._reported)
+
+    def _park(self) -> None:
+        self.parked = True
+        self._out.append(TurnFinished(FinishReason.TOOL_CALLS, self.usage))
+        self._reported = self._usage
 
     def _begins(self, message: Line) -> bool:
         return isinstance(message, System | Result) and self._uuid in message.user_message_uuids
@@ -105,16 +176,38 @@ class Translator:
             return
         event = message.event
         if event.delta is not None:
-            if event.delta.type == "text_delta":
-                self._text(event.delta.text)
-            elif event.delta.type == "thinking_delta":
-                self._out.append(ReasoningDelta(event.delta.thinking))
-            elif event.type == "message_delta":
-                self._stop = event.delta.stop_reason
-                self._refused |= self._stop == "refusal"
+            self._delta(event.delta, event)
+        elif event.type == "content_block_start":
+            if event.content_block is not None and event.content_block.type == "tool_use":
+                self._out += self.calls.begin(event.content_block)
+        elif event.type == "content_block_stop":
+            self._out += self.calls.end()
         elif event.type == "message_start":
+            self.astray |= self.parked
             self._streamed = event.message.id if event.message else ""
+            self._input = _usage(event.message.usage if event.message else None)
             self._start_reply()
+
+    def _delta(self, delta: Delta, event: ApiEvent) -> None:
+        if delta.type == "text_delta":
+            self._text(delta.text)
+        elif delta.type == "thinking_delta":
+            self._out.append(ReasoningDelta(delta.thinking))
+        elif delta.type == "input_json_delta":
+            self._out += self.calls.add(delta.partial_json)
+        elif event.type == "message_delta":
+            self._reply_ends(delta.stop_reason, event.usage)
+
+    def _reply_ends(self, stop: str | None, usage: ApiUsage | None) -> None:
+        self._stop = stop
+        self._refused |= stop == "refusal"
+        output = _usage(usage)
+        self._usage += replace(self._input, output=output.output, reasoning=output.reasoning)
+        if self._terms.limited and stop == "max_tokens":
+            self.ended = True
+            self._out.append(TurnFinished(FinishReason.LENGTH, self.usage))
+        elif self.calls.told:
+            self._park()
 
     def _start_reply(self) -> None:
         # A reply that was cut off, by a limit or a broken connection, is gone on with where it stopped.
@@ -134,6 +227,9 @@ class Translator:
         if not text:
             return
         self._sent.append(text)
+        if self._terms.structured:
+            self._out.append(ReasoningDelta(text))
+            return
         if self._separate:
             self._separate = False
             self._out.append(TextDelta(REPLY_SEPARATOR + text))
@@ -142,8 +238,12 @@ class Translator:
         self._wrote = True
 
     def _expect_repeat(self) -> None:
-        if self._stop is None:
-            self._repeat = "".join(self._sent)
+        if self._stop is not None:
+            return
+        self._repeat = "".join(self._sent)
+        if self.calls.told:
+            # Its call will come again, under another id.
+            self._differs()
 
     def _differs(self) -> None:
         self.ended = True
@@ -159,19 +259,26 @@ class Translator:
             self._expect_repeat()
             self._start_reply()
             self._stop = "end_turn"
+            self._usage += _usage(message.message.usage)
         for block in message.message.blocks:
             if block.type == "tool_use":
-                self._tools[block.id] = block.name
-                self._out.append(ToolActivity(block.name, summarize(block.input)))
+                self._tool_use(block)
             elif whole and block.type == "text":
                 self._text(block.text)
+
+    def _tool_use(self, block: Block) -> None:
+        if self.calls.is_client(block.name):
+            self._out += self.calls.whole(block)  # nothing, if it was streamed
+        elif block.name != STRUCTURED:
+            self._tools[block.id] = block.name
+            self._out.append(ToolActivity(block.name, summarize(block.input)))
 
     def _user(self, message: User) -> None:
         if message.parent_tool_use_id is not None:
             return
         for block in message.message.blocks:
-            if block.type == "tool_result" and block.is_error:
-                name = self._tools.get(block.tool_use_id, "tool")
+            name = self._tools.get(block.tool_use_id)
+            if block.type == "tool_result" and block.is_error and name is not None:
                 self._out.append(ToolActivity(name, "", failure=_one_line(_result_text(block))))
 
     # Trouble and the end -------------------------------------------------------------------------------
@@ -188,6 +295,7 @@ class Translator:
     def _result(self, message: Result) -> None:
         if self._uuid not in message.user_message_uuids:
             return
+        self.astray |= self.parked
         self.ended = True
         if message.total_cost_usd is not None:
             self.cost_total = message.total_cost_usd
@@ -197,11 +305,28 @@ class Translator:
         if self._repeat:
             self._differs()
             return
-        if not self._wrote and message.result:
+        if self._terms.structured:
+            self._structured(message)
+            return
+        if not self._wrote and message.result and not self._reported.output:
             # A reply of the CLI itself, with no message of the model behind it.
             self._out.append(TextDelta(message.result))
-        usage = _usage(message.usage, self.cost_total - self._cost_before)
-        self._out.append(TurnFinished(FinishReason.REFUSAL if self._refused else FinishReason.STOP, usage))
+        reason = FinishReason.REFUSAL if self._refused else FinishReason.STOP
+        self._out.append(TurnFinished(reason, self._rest(message)))
+
+    def _structured(self, message: Result) -> None:
+        if message.structured_output is None:
+            said = _one_line(message.result or "")
+            what = "refused" if self._refused else "gave no answer that fits the schema"
+            self._out.append(TurnFailed(SchemaNotMet(f"the model {what}: {said}")))
+            return
+        self._out.append(TextDelta(msgspec.json.encode(message.structured_output).decode()))
+        self._out.append(TurnFinished(FinishReason.STOP, self._rest(message)))
+
+    def _rest(self, message: Result) -> Usage:
+        """Return what of the turn's usage no response has told yet."""
+        cost = self.cost_total - self._cost_before
+        return replace(_difference(_usage(message.usage), self._reported), cost_usd=cost)
 
 
 def upstream_error(status: int | None, detail: str) -> CodedError:
@@ -248,9 +373,19 @@ def _failure(message: Result) -> CodedError:
     return upstream_error(message.api_error_status, detail)
 
 
-def _usage(usage: ApiUsage | None, cost: float) -> Usage:
+def _difference(total: Usage, part: Usage) -> Usage:
+    return Usage(
+        max(0, total.input - part.input),
+        max(0, total.output - part.output),
+        max(0, total.cache_read - part.cache_read),
+        max(0, total.cache_write - part.cache_write),
+        max(0, total.reasoning - part.reasoning),
+    )
+
+
+def _usage(usage: ApiUsage | None) -> Usage:
     if usage is None:
-        return Usage(cost_usd=cost)
+        return Usage()
     read, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
     return Usage(
         input=(usage.input_tokens or 0) + read + written,
@@ -258,7 +393,6 @@ def _usage(usage: ApiUsage | None, cost: float) -> Usage:
         cache_read=read,
         cache_write=written,
         reasoning=usage.output_tokens_details.thinking_tokens if usage.output_tokens_details else 0,
-        cost_usd=cost,
     )
 
 

@@ -59,6 +59,7 @@ class Delta(Struct, frozen=True):
     type: str = ""
     text: str = ""
     thinking: str = ""
+    partial_json: str = ""
     stop_reason: str | None = None
 
 
@@ -74,52 +75,6 @@ class Block(Struct, frozen=True):
     tool_use_id: str = ""
     is_error: bool | None = None
     content: Any = None
-
-
-class ApiMessage(Struct, frozen=True):
-    """A message of Anthropic's Messages API."""
-
-    content: str | list[Block] = ""
-    id: str = ""
-    model: str = ""
-
-    @property
-    def blocks(self) -> list[Block]:
-        """Return the content as blocks; a plain string is one text block."""
-        if isinstance(self.content, str):
-            return [Block("text", text=self.content)] if self.content else []
-        return self.content
-
-
-class ApiEvent(Struct, frozen=True):
-    """One event of Anthropic's stream. Only the fields of its type are set."""
-
-    type: str
-    delta: Delta | None = None
-    message: ApiMessage | None = None
-
-
-class StreamEvent(Struct, frozen=True, tag="stream_event"):
-    """An event of the model's answer; `parent_tool_use_id` names the subagent's call that it belongs to."""
-
-    event: ApiEvent
-    parent_tool_use_id: str | None = None
-
-
-class Assistant(Struct, frozen=True, tag="assistant"):
-    """A finished content block of the answer."""
-
-    message: ApiMessage
-    uuid: str = ""
-    parent_tool_use_id: str | None = None
-
-
-class User(Struct, frozen=True, tag="user"):
-    """A tool result, or a line that the CLI added to the history."""
-
-    message: ApiMessage
-    uuid: str = ""
-    parent_tool_use_id: str | None = None
 
 
 class OutputDetails(Struct, frozen=True):
@@ -138,12 +93,63 @@ class ApiUsage(Struct, frozen=True):
     output_tokens_details: OutputDetails | None = None
 
 
+class ApiMessage(Struct, frozen=True):
+    """A message of Anthropic's Messages API."""
+
+    content: str | list[Block] = ""
+    id: str = ""
+    model: str = ""
+    usage: ApiUsage | None = None
+
+    @property
+    def blocks(self) -> list[Block]:
+        """Return the content as blocks; a plain string is one text block."""
+        if isinstance(self.content, str):
+            return [Block("text", text=self.content)] if self.content else []
+        return self.content
+
+
+class ApiEvent(Struct, frozen=True):
+    """One event of Anthropic's stream. Only the fields of its type are set."""
+
+    type: str
+    delta: Delta | None = None
+    message: ApiMessage | None = None
+    content_block: Block | None = None
+    usage: ApiUsage | None = None
+
+
+class StreamEvent(Struct, frozen=True, tag="stream_event"):
+    """An event of the model's answer; `parent_tool_use_id` names the subagent's call that it belongs to."""
+
+    event: ApiEvent
+    parent_tool_use_id: str | None = None
+
+
+class Assistant(Struct, frozen=True, tag="assistant"):
+    """A finished content block of the answer."""
+
+    message: ApiMessage
+    uuid: str = ""
+    parent_tool_use_id: str | None = None
+
+
+class User(Struct, frozen=True, tag="user"):
+    """A tool result, or (`synthetic`) a line that the CLI added to the history."""
+
+    message: ApiMessage
+    uuid: str = ""
+    parent_tool_use_id: str | None = None
+    synthetic: bool = msgspec.field(name="isSynthetic", default=False)
+
+
 class Result(Struct, frozen=True, tag="result"):
     """The end of a turn, or (num_turns 0) the receipt of a seeded message."""
 
     subtype: str = ""
     is_error: bool = False
     result: str | None = None
+    structured_output: Any = None
     num_turns: int = 0
     api_error_status: int | None = None
     total_cost_usd: float | None = None

@@ -142,6 +142,7 @@ class Walk:
     def named(self, place: int, kept: list[Json]) -> None:
         """Take another name where no history is told: the server's would go on."""
         if self.names[place] and all(it["role"] == "user" for it in kept):
+            self.count += 1
             self.names[place] = f"walk-{self.seed}-{self.count}"
 
     def text(self) -> str:

@@ -75,7 +75,7 @@ def _blocks(body: Json) -> Iterator[tuple[str, str, bool]]:
             if kind == "tool_use":
                 own = block["name"] in OWN_TOOLS
                 own_calls |= {block["id"]} if own else set()
-                yield role, _called(block["name"], block["input"]), own
+                yield role, _called(block["name"].removeprefix("mcp__client__"), block["input"]), own
             elif kind == "tool_result":
                 yield role, f"-> {_result(block)}", block["tool_use_id"] in own_calls
             elif kind == "image":

@@ -69,7 +69,12 @@ def test_parts_become_the_blocks_of_the_messages_api() -> None:
     outcome = Message(Role.USER, (ToolOutcome("c1", (Text("42"), Image("image/png", "AA=="))),))
     line = orjson.loads(message_line(said, "u", query=False))
     assert line["type"] == "assistant"
-    assert line["message"]["content"][1] == {"type": "tool_use", "id": "c1", "name": "f", "input": {"x": 1}}
+    assert line["message"]["content"][1] == {
+        "type": "tool_use",
+        "id": "c1",
+        "name": "mcp__client__f",
+        "input": {"x": 1},
+    }
     (block,) = orjson.loads(message_line(outcome, "u", query=True))["message"]["content"]
     assert (block["type"], block["tool_use_id"]) == ("tool_result", "c1")
     assert block["content"] == [

@@ -1,0 +1,166 @@
+"""What a turn writes to the CLI, and its events on their way to their reader."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from claude_coded.claude.protocol import Limits, Setup
+from claude_coded.claude.toolbridge import qualified
+from claude_coded.claude.translate import Terms, Translator
+from claude_coded.claude.wire import Assistant, Line, User
+from claude_coded.errors import CodedError
+from claude_coded.history import Span
+from claude_coded.turn import Message, Tools, TurnEvent, TurnFailed, Usage
+
+BUFFER_LIMIT: Final = 512
+"""Events of a turn that wait for their reader before the CLI's output is left in the pipe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a response is to be had: the client's tools, the model's limits, whether its form is set."""
+
+    tools: Tools = field(default_factory=Tools)
+    limits: Limits = field(default_factory=Limits)
+    structured: bool = False
+
+    @property
+    def terms(self) -> Terms:
+        """Return what of it shows in how the response is told."""
+        return Terms(
+            tools={qualified(spec.name): spec for spec in self.tools.specs},
+            parallel=self.tools.parallel,
+            limited=self.limits.max_tokens is not None,
+            structured=self.structured,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a turn writes: all of it once, in this order.
+
+    `setup` is None for a worker that has its prompt; `model` is chosen before the setup. `back` is taken
+    back from the session, the oldest first; `seeds` go into the history without a call of the model. `own`
+    is how many of them went before this turn: an abandoned turn leaves those. `last` is the uuid of what was
+    asked after the message, if anything was.
+    """
+
+    message: Message
+    uuid: str
+    manner: Manner = field(default_factory=Manner)
+    setup: Setup | None = None
+    model: str | None = None
+    back: Sequence[Span] = ()
+    seeds: Sequence[tuple[Message, str]] = ()
+    own: int = 0
+    last: str = ""
+
+    @property
+    def uuids(self) -> list[str]:
+        """Return the uuids of all messages that the turn writes, in order."""
+        return [*(uuid for _, uuid in self.seeds), self.uuid]
+
+    @property
+    def span(self) -> Span:
+        """Return what has to go when the turn is taken back."""
+        return Span(self.uuids[self.own], self.last or self.uuid)
+
+
+@dataclass(slots=True)
+class Turn:
+    """The events of a turn on their way from the pipe to their reader."""
+
+    ask: Ask
+    _translator: Translator
+    _resume: Callable[[], None]
+    _events: list[TurnEvent] = field(default_factory=list)
+    _waiter: asyncio.Future[None] | None = None
+    _notice: asyncio.Future[str] | None = None
+    produced: int = 0  # how many events there have been
+    answer: str = ""  # the uuid of the answer's last message
+
+    @property
+    def full(self) -> bool:
+        """Return whether enough waits for the reader."""
+        return len(self._events) > BUFFER_LIMIT
+
+    @property
+    def begun(self) -> bool:
+        """Return whether the CLI has taken the question: the model may have been asked."""
+        return self._translator.started
+
+    @property
+    def open_calls(self) -> set[str]:
+        """Return the calls that wait for their outcomes; it changes with time."""
+        return self._translator.calls.open
+
+    @property
+    def refused_calls(self) -> dict[str, str]:
+        """Return the calls that the client is not told of, and why; it changes with time."""
+        return self._translator.calls.refused
+
+    @property
+    def usage(self) -> Usage:
+        """Return what the present response has used so far."""
+        return self._translator.usage
+
+    @property
+    def awaited(self) -> list[str]:
+        """Return the calls whose outcomes the turn is parked for, in order."""
+        parked = self._translator.parked and not self._translator.astray
+        return list(self._translator.calls.told) if parked else []
+
+    def add(self, message: Line) -> None:
+        """Translate a message of the CLI."""
+        if isinstance(message, Assistant) and message.parent_tool_use_id is None:
+            self.answer = message.uuid
+        elif isinstance(message, User) and message.synthetic and message.parent_tool_use_id is None:
+            self._note(message.uuid)
+        self._tell(self._translator.feed(message))
+
+    def called(self) -> None:
+        """Take note that the CLI has asked for a call of the client's tools."""
+        self._tell(self._translator.called())
+
+    def go_on(self, manner: Manner) -> None:
+        """Begin the next response of a parked turn."""
+        self._tell(self._translator.go_on(manner.terms))
+
+    def ask_more(self, uuid: str, translator: Translator) -> None:
+        """Go on with what comes of another message."""
+        self._translator = translator
+        self.ask = replace(self.ask, last=uuid)
+
+    def fail(self, error: CodedError) -> None:
+        """End the turn badly, unless it has ended."""
+        if not self._translator.ended:
+            self._translator.ended = True
+            self._tell([TurnFailed(error)])
+
+    async def take(self) -> list[TurnEvent]:
+        """Return what has come since the last call, at least one event; the turn's end is the last of all."""
+        if not self._events:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        events, self._events = self._events, []
+        self._resume()
+        return events
+
+    async def notice(self) -> str:
+        """Return the uuid of the line that the CLI adds after an answer that a limit has cut."""
+        self._notice = self._notice or asyncio.get_running_loop().create_future()
+        return await self._notice
+
+    def _note(self, uuid: str) -> None:
+        self._notice = self._notice or asyncio.get_running_loop().create_future()
+        if not self._notice.done():
+            self._notice.set_result(uuid)
+
+    def _tell(self, events: list[TurnEvent]) -> None:
+        if not events:
+            return
+        self.produced += len(events)
+        self._events += events
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

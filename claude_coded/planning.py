@@ -1,0 +1,192 @@
+"""How a request gets at a session that holds its history, and at a worker that suits it."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from claude_coded import history
+from claude_coded.ask import Manner
+from claude_coded.claude.launch import Launch
+from claude_coded.claude.protocol import Limits
+from claude_coded.claude.toolbridge import fits
+from claude_coded.errors import CodedError, WorkerDied, WorkspaceGone
+from claude_coded.history import Conversation, Head, Plan, Told, Way
+from claude_coded.pool import Pool
+from claude_coded.settings import Settings
+from claude_coded.store import Store
+from claude_coded.turn import Options, Profile, TurnRequest
+from claude_coded.worker import ParkLost, RewindRefused, SessionMissing
+
+DEFAULT_MODEL: Final = "default"
+"""What the CLI calls its own choice."""
+
+REPLANNED: Final = (SessionMissing, RewindRefused, ParkLost, WorkerDied)
+"""The failures of a plan after which there may be another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A request with its conversation: a known one, or a new one, which may begin with a fork.
+
+    `points` are where to fork, the best first, and `workspace` is that of the sessions there.
+    """
+
+    request: TurnRequest
+    told: Told
+    points: tuple[Head, ...] = ()
+    workspace: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What a process is set up with, and cannot change.
+
+    `generation` counts the conversation's sessions, `offer` how often the client took back a tool.
+    """
+
+    profile: Profile
+    system: str
+    generation: int
+    schema: str | None
+    permission_mode: str
+    offer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What a worker has to be for a turn: a hot one of this fit, or one that is launched so."""
+
+    fit: Fit
+    launch: Launch
+
+
+def launch_of(profile: Profile, settings: Settings, options: Options | None = None) -> Launch:
+    """Return how a fresh worker for a profile is started."""
+    options = options or Options()
+    claude = settings.claude
+    return Launch(
+        profile.agent,
+        options.workspace or claude.workspace,
+        options.permission_mode or claude.permission_mode,
+        auto_compact=claude.auto_compact,
+        retention_days=settings.retention_days,
+    )
+
+
+class Planner:
+    """Plans one turn, and again where a plan fails: each kind of failure rules out what failed."""
+
+    def __init__(self, store: Store, pool: Pool, settings: Settings, located: Located) -> None:
+        self._store = store
+        self._pool = pool
+        self._settings = settings
+        self._request = located.request
+        self._told = located.told
+        self._points = located.points
+        self._workspace = located.workspace
+        self._forks_failed = 0
+        self._lost = False  # the conversation's session cannot be gone on with
+        self._late = False  # the turn that waited for the client's tools is no more
+        self._died = False  # a worker has died under the turn
+
+    @property
+    def manner(self) -> Manner:
+        """Return how the response is to be had."""
+        options = self._request.options
+        limits = Limits(options.max_tokens, options.effort)
+        return Manner(self._request.tools, limits, structured=options.schema is not None)
+
+    def learn(self, error: CodedError, plan: Plan) -> None:
+        """Rule out what has failed. Raises the error where nothing is left to try."""
+        if isinstance(error, ParkLost) and not self._late:
+            self._late = True
+        elif isinstance(error, WorkerDied) and not self._died:
+            self._died = True
+        elif isinstance(error, SessionMissing | RewindRefused) and not self._lost:
+            # Where a fork was to end may have been dropped meanwhile by who goes on there.
+            forks = plan.way is Way.FORK
+            self._forks_failed += forks
+            self._lost = not forks
+        else:
+            raise error
+
+    async def plan(self, known: Conversation | None) -> Plan:
+        """Return how the turn meets its conversation."""
+        told = self._told
+        if known is not None and not told.has_history:
+            return await self._go_on(known)
+        if self._lost:
+            return history.begin(told)
+        if known is None or known.head is None:
+            return history.begin(told, next(iter(self._points[self._forks_failed :]), None))
+        return self._at_head(known, known.head) or await self._follow(known)
+
+    def _at_head(self, known: Conversation, head: Head) -> Plan | None:
+        """Return how a turn goes on right at the head, as nearly all do."""
+        if self._told.digests[-1:] != (head.digest,) or self._forks_failed:
+            return None
+        if head.whole:
+            return history.follow(known, [head], (), self._told)
+        return history.answer(known, head, self._told) if self._answers(known) else None
+
+    async def _follow(self, known: Conversation) -> Plan:
+        """Return how a turn goes on from where its history and what is known part."""
+        told = self._told
+        points = history.fork_points(await self._store.turns(known.key, told.digests), told)
+        if self._forks_failed:
+            return history.begin_again(points[self._forks_failed :], told)
+        return history.follow(known, await self._store.path(known.key), points, told)
+
+    async def _go_on(self, known: Conversation) -> Plan:
+        """Return how the server's own history goes on."""
+        told, head = self._told, known.head
+        if head is None or head.whole:
+            plan = history.go_on(known, told)
+        else:
+            path = await self._store.path(known.key)
+            standing = history.standing(path)
+            since = await self._store.said(path[standing:])
+            if self._pool.is_parked(known.key) and not self._lost:
+                return history.cancel(known, head, since, told)
+            plan = history.go_on(known, told, path[standing - 1] if standing else None, since)
+        if self._lost and plan.way is Way.CONTINUE:
+            path = await self._store.path(known.key)
+            plan = history.rebuild(await self._store.said(path[: history.standing(path)]), plan)
+        return plan
+
+    def _answers(self, known: Conversation) -> bool:
+        """Return whether the request brings just what a parked turn waits for."""
+        outcomes = () if self._late else history.outcomes(self._told)
+        return bool(outcomes) and all(map(fits, outcomes)) and self._pool.is_parked(known.key)
+
+    def seat(self, known: Conversation | None, plan: Plan) -> Seat:
+        """Return what worker suits a plan. Raises WorkspaceGone."""
+        request = self._request
+        profile, system, model = request.profile, request.system or "", request.profile.model
+        launch = launch_of(profile, self._settings, request.options)
+        generation = 0
+        if known is not None:
+            system = known.system if request.system is None else system
+            launch = replace(launch, workspace=known.workspace)
+            same = plan.way in {Way.ANSWER, Way.CONTINUE} or (plan.way is Way.FRESH and known.head is None)
+            generation = known.generation if same else known.generation + 1
+            if known.profile.model is not None:
+                # A resumed session goes on with its last model unless it is told.
+                model = model or DEFAULT_MODEL
+        elif self._workspace is not None:
+            launch = replace(launch, workspace=self._workspace)
+        if plan.session is not None:
+            launch = launch.resuming(plan.session, model, plan.at or None)
+        if not launch.workspace.is_dir():
+            raise WorkspaceGone(f"the conversation's workspace {launch.workspace} does not exist any more")
+        schema, mode = request.options.schema, launch.permission_mode
+        fit = Fit(profile, system, generation, schema, mode, self._offer(plan))
+        return Seat(fit, launch)
+
+    def _offer(self, plan: Plan) -> int:
+        """Return the count that a hot process has if its tools suit, else another one."""
+        fit, worker = self._pool.fit_of(self._request.key), self._pool.worker_of(self._request.key)
+        if not isinstance(fit, Fit) or worker is None:
+            return 0
+        suits = plan.way is Way.ANSWER or worker.offers(self._request.tools.specs)
+        return fit.offer if suits else fit.offer + 1

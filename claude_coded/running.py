@@ -1,0 +1,458 @@
+"""One turn on its way through the daemon, and all that are on theirs.
+
+Whatever happens to a turn, somebody concludes it: the worker is taken back to where the conversation stands,
+or waits for the client's tools, or is stopped.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import uuid4
+
+from claude_coded import history
+from claude_coded.activity import Activity
+from claude_coded.ask import Ask, Turn
+from claude_coded.claude.protocol import Setup
+from claude_coded.claude.toolbridge import qualified
+from claude_coded.errors import CodedError, ToolCallMissing, TurnTimeout, WorkerDied
+from claude_coded.history import Conversation, Plan, Span, Unfinished, Way
+from claude_coded.planning import REPLANNED, Located, Planner, Seat
+from claude_coded.pool import Lease, Pool
+from claude_coded.scheduler import Want
+from claude_coded.settings import Settings
+from claude_coded.stopping import Stopper
+from claude_coded.store import Record, Store
+from claude_coded.turn import (
+    AnswerEvent,
+    ConversationKey,
+    FinishReason,
+    Message,
+    Part,
+    Role,
+    Text,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    ToolCallStarted,
+    ToolOutcome,
+    TurnEvent,
+    TurnFailed,
+    TurnFinished,
+    Usage,
+)
+from claude_coded.worker import ParkLost, Worker
+
+log = logging.getLogger(__name__)
+
+
+class Runs:
+    """The turns that run, and what they need. `wall` returns Unix seconds."""
+
+    def __init__(self, store: Store, pool: Pool, settings: Settings, wall: Callable[[], float]) -> None:
+        self.store = store
+        self.pool = pool
+        self.settings = settings
+        self.wall = wall
+        self._runs: dict[ConversationKey, Run] = {}
+        self._concluding: set[ConversationKey] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def of(self, key: ConversationKey) -> "Run | None":
+        """Return the turn that runs in a conversation."""
+        return self._runs.get(key)
+
+    def is_concluding(self, key: ConversationKey) -> bool:
+        """Return whether a turn of the conversation was given up, and will be over in a moment."""
+        return key in self._concluding
+
+    def enter(self, run: "Run") -> None:
+        """Note that a turn runs."""
+        self._runs[run.request.key] = run
+
+    def part(self, run: "Run") -> None:
+        """Note that a turn no longer runs."""
+        if self._runs.get(run.request.key) is run:
+            del self._runs[run.request.key]
+
+    def conclude(self, key: ConversationKey, work: Coroutine[Any, Any, None]) -> None:
+        """Run what takes a conversation back to where it stands; who goes on with it meanwhile waits."""
+        self._concluding.add(key)
+        self.background(work).add_done_callback(lambda _: self._concluding.discard(key))
+
+    def background(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run something to its end, whoever asked for it stays or not."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def drain(self, seconds: float) -> None:
+        """Let the turns finish for so long, then end them."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while self._runs and asyncio.get_running_loop().time() < deadline:
+            await _wait_all([run.done.wait() for run in self._runs.values()], deadline)
+        for run in list(self._runs.values()):
+            run.fail(WorkerDied("the daemon is stopping"))
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait until everything that was begun in the background is done."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+@dataclass(slots=True)
+class _Said:
+    """What the model has answered, as the conversation keeps it."""
+
+    texts: list[str] = field(default_factory=list)
+    calls: list[ToolCallStarted] = field(default_factory=list)
+    arguments: list[list[str]] = field(default_factory=list)
+
+    def add(self, events: Iterable[AnswerEvent]) -> None:
+        for event in events:
+            match event:
+                case TextDelta(text):
+                    self.texts.append(text)
+                case ToolCallStarted():
+                    self.calls.append(event)
+                    self.arguments.append([])
+                case ToolCallDelta(index, piece):
+                    self.arguments[index].append(piece)
+                case _:
+                    pass
+
+    @property
+    def message(self) -> Message:
+        text = "".join(self.texts)
+        parts: list[Part] = [Text(text)] if text or not self.calls else []
+        made = zip(self.calls, self.arguments, strict=True)
+        parts += [ToolCall(call.id, call.name, "".join(arguments)) for call, arguments in made]
+        return Message(Role.ASSISTANT, tuple(parts))
+
+
+class Run:
+    """One turn on its way through the daemon."""
+
+    def __init__(self, runs: Runs, located: Located) -> None:
+        self.request = located.request
+        self.done = asyncio.Event()
+        self._told = located.told
+        self._runs = runs
+        self._planner = Planner(runs.store, runs.pool, runs.settings, located)
+        self._activity = Activity(runs.settings.turns.tool_activity)
+        self._stopper = Stopper(located.request.options.stop)
+        self._said = _Said()
+        self._seen: list[str] = []  # the text that the client was sent
+        self._before = Usage()  # of what was asked before it was asked once more
+        self._reminded = False
+        self._lease: Lease | None = None
+        self._turn: Turn | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._failure: CodedError | None = None
+
+    async def events(self) -> AsyncIterator[list[AnswerEvent]]:
+        """Yield the turn's events. Raises CodedError for what goes wrong before the model is asked."""
+        turn, plan, taken = await self._begin()
+        while True:
+            events = self._ending(self._stopper.feed(self._activity.show(taken)), turn)
+            if events:
+                self._said.add(events)
+                end = events[-1]
+                if isinstance(end, TurnFinished):
+                    await self._finish(plan, end)
+                yield events
+                if self.request.streamed:
+                    self._seen += [event.text for event in events if isinstance(event, TextDelta)]
+                if isinstance(end, TurnFinished | TurnFailed):
+                    return
+            taken = await turn.take()
+
+    def _ending(self, events: list[AnswerEvent], turn: Turn) -> list[AnswerEvent]:
+        """Return the events, with the end that the client's wishes make of it."""
+        end = events[-1] if events else None
+        if self._stopper.stopped and not isinstance(end, TurnFinished | TurnFailed):
+            return [*events, TurnFinished(FinishReason.STOP, turn.usage)]
+        if not isinstance(end, TurnFinished):
+            return events
+        *events, _ = events
+        if self.request.tools.required and end.reason is FinishReason.STOP and not self._stopper.stopped:
+            if self._reminded:
+                return [*events, TurnFailed(ToolCallMissing("the model has called none of the tools"))]
+            return self._remind(events, end)
+        return [*events, replace(end, usage=self._before + end.usage)]
+
+    def _remind(self, events: list[AnswerEvent], end: TurnFinished) -> list[AnswerEvent]:
+        """Ask once more for a call, within the turn."""
+        assert self._lease is not None
+        self._reminded = True
+        self._before += end.usage
+        self._lease.worker.ask_more(_reminder(self._words()))
+        return events
+
+    def _words(self) -> str:
+        names = ", ".join(qualified(spec.name) for spec in self.request.tools.specs)
+        return f"You must now call one of these tools: {names}."
+
+    def fail(self, error: CodedError) -> None:
+        """End the turn with an error, if it has not ended; one that begins ends when it has begun."""
+        self._failure = error
+        if self._turn is not None:
+            self._turn.fail(error)
+
+    def leave(self) -> None:
+        """Conclude a turn that has no reader any more; one that finished is concluded already."""
+        self._runs.part(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._lease is None:
+            self.done.set()
+            return
+        lease, self._lease = self._lease, None
+        self._runs.conclude(self.request.key, self._give_up(lease))
+
+    # Beginning -----------------------------------------------------------------------------------------
+
+    async def _begin(self) -> tuple[Turn, Plan, list[TurnEvent]]:
+        while True:
+            admission = await self._runs.pool.admit(self.request.key)
+            try:
+                known = await self._runs.store.load(self.request.key)
+                plan = await self._planner.plan(known)
+                seat = self._planner.seat(known, plan)
+            except BaseException:
+                admission.withdraw()
+                raise
+            self._lease = await admission.acquire(Want(seat.fit, seat.launch, plan.way is Way.FRESH))
+            self._runs.enter(self)
+            try:
+                return await self._attempt(self._lease, known, plan, seat)
+            except REPLANNED as error:
+                self._planner.learn(error, plan)
+                self._complain("a turn begins again", error)
+            await self._conclude_lost()
+
+    async def _attempt(
+        self, lease: Lease, known: Conversation | None, plan: Plan, seat: Seat
+    ) -> tuple[Turn, Plan, list[TurnEvent]]:
+        """Ask the worker, and wait for the turn's first events."""
+        ask = self._answer if plan.way is Way.ANSWER else self._ask
+        self._turn = turn = await ask(lease, known, plan, seat)
+        if self._timer is None:
+            timeout = self._runs.settings.turns.timeout
+            self._timer = asyncio.get_running_loop().call_later(timeout, self._late)
+        if self._failure is not None:
+            turn.fail(self._failure)
+        first = await turn.take()
+        if not turn.begun and isinstance(first[0], TurnFailed) and isinstance(first[0].error, WorkerDied):
+            raise first[0].error
+        return turn, plan, first
+
+    async def _conclude_lost(self) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            await lease.worker.abandon()
+            lease.give_back(keep=False)
+
+    async def _ask(self, lease: Lease, known: Conversation | None, plan: Plan, seat: Seat) -> Turn:
+        """Note the turn, durably against our own death, and have the worker ask it."""
+        uuids = [str(uuid4()) for _ in plan.written]
+        ask = Ask(
+            self._worded(plan.asked[-1]),
+            uuids[-1],
+            manner=self._planner.manner,
+            setup=None if lease.hot else self._setup(lease.worker, seat),
+            model=None if lease.worker.launch.session is not None else seat.fit.profile.model,
+            back=plan.back_hot if lease.hot else plan.back,
+            seeds=list(zip(plan.written[:-1], uuids, strict=False)),
+            own=plan.own,
+        )
+        await self._note(lease, known, plan, seat, ask.span)
+        return await lease.worker.begin(ask)
+
+    async def _answer(self, lease: Lease, known: Conversation | None, plan: Plan, seat: Seat) -> Turn:
+        """Hand what the client's tools returned to the turn that waits for it. Raises ParkLost."""
+        assert plan.base is not None
+        if not lease.hot:
+            raise ParkLost("the turn that waited for these results is no more")
+        await self._note(lease, known, plan, seat, plan.base.span)
+        asked = self._worded(plan.asked[-1])
+        outcomes = [part for part in asked.parts if isinstance(part, ToolOutcome)]
+        order = [outcome.id for outcome in history.outcomes(self._told)]
+        outcomes.sort(key=lambda outcome: order.index(outcome.id))
+        return await lease.worker.answer(outcomes, self._planner.manner)
+
+    def _setup(self, worker: Worker, seat: Seat) -> Setup:
+        return Setup(
+            seat.fit.system,
+            seat.fit.profile.prompting,
+            resumed=worker.launch.session is not None,
+            tools=bool(self.request.tools.specs),
+            schema=seat.fit.schema,
+        )
+
+    def _worded(self, asked: Message) -> Message:
+        """Return what is asked, with words for what the CLI has no field for."""
+        return _reminded(asked, self._words()) if self.request.tools.required else asked
+
+    async def _note(
+        self, lease: Lease, known: Conversation | None, plan: Plan, seat: Seat, span: Span
+    ) -> None:
+        lead = plan.said[: len(plan.said) - len(plan.asked)]
+        now = self._runs.wall()
+        conversation = Conversation(
+            key=self.request.key,
+            session=lease.worker.session,
+            lineage=plan.lineage or lease.worker.session,
+            profile=seat.fit.profile,
+            workspace=seat.launch.workspace,
+            system=seat.fit.system,
+            turns=known.turns if known else 0,
+            created_at=known.created_at if known else now,
+            last_used_at=now,
+            usage=known.usage if known else Usage(),
+            unfinished=Unfinished((*plan.back, span), lead, plan.asked),
+            head=plan.base,
+            generation=seat.fit.generation,
+            hint=self.request.hint,
+            ephemeral=known.ephemeral if known else self.request.ephemeral,
+        )
+        await self._runs.store.begin(conversation)
+
+    def _late(self) -> None:
+        seconds = self._runs.settings.turns.timeout
+        self.fail(TurnTimeout(f"the turn took longer than {seconds:g} s and was interrupted"))
+
+    # Ending --------------------------------------------------------------------------------------------
+
+    async def _finish(self, plan: Plan, end: TurnFinished) -> None:
+        """Record the turn. From here on it is concluded even if its reader leaves."""
+        lease, self._lease = self._lease, None
+        assert lease is not None
+        assert self._turn is not None
+        recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._runs.background(self._record(lease, plan, self._turn, end, recorded))
+        await asyncio.shield(recorded)
+
+    async def _record(
+        self, lease: Lease, plan: Plan, turn: Turn, end: TurnFinished, recorded: asyncio.Future[None]
+    ) -> None:
+        outcome = _Outcome()
+        try:
+            outcome = await self._end(lease.worker, turn, end)
+            records = self._records(plan, turn, end.usage, whole=outcome.whole)
+            await self._runs.store.finish(self.request.key, records, self._runs.wall(), outcome.left)
+            if end.reason is FinishReason.TOOL_CALLS:
+                outcome = replace(outcome, parked=lease.worker.park())
+            elif outcome.keep is None:
+                outcome = replace(outcome, keep=lease.worker.settle())
+            recorded.set_result(None)
+        except CodedError as error:
+            self._complain("a turn could not be recorded", error)
+            outcome = _Outcome()
+            recorded.set_exception(error)
+        finally:
+            if outcome.parked:
+                lease.park()
+            else:
+                lease.give_back(keep=bool(outcome.keep))
+            self._runs.part(self)
+            self.done.set()
+
+    async def _end(self, worker: Worker, turn: Turn, end: TurnFinished) -> "_Outcome":
+        """Bring the session to what the client has seen, as far as that goes."""
+        if end.reason is FinishReason.TOOL_CALLS:
+            return _Outcome(whole=False)
+        if end.reason is FinishReason.LENGTH and (cut := await worker.cut_short()) is not None:
+            return _Outcome(left=(cut,))
+        if end.reason is FinishReason.LENGTH or self._stopper.stopped:
+            return _Outcome(whole=False, left=(turn.ask.span,), keep=await worker.abandon())
+        return _Outcome()
+
+    def _records(self, plan: Plan, turn: Turn, usage: Usage, *, whole: bool) -> list[Record]:
+        """Return what the turn leaves: what was seeded before it is a turn of its own, to branch after."""
+        lead = plan.said[: len(plan.said) - len(plan.asked)]
+        said = (*plan.asked, self._said.message)
+        before = history.last_digest(plan.digest, lead)
+        own = Record(
+            said,
+            usage,
+            self._span(plan, turn),
+            turn.answer,
+            history.last_digest(before, said),
+            plan.tools + (self._activity.used if whole or turn.open_calls else 0),
+            whole=whole,
+        )
+        if not lead:
+            return [own]
+        # What a fork holds ends with the message that it was made at: it can be forked there again.
+        held, seeded = lead[: len(lead) - len(plan.seeds)], lead[-len(plan.seeds) :] if plan.seeds else ()
+        if plan.base is not None or plan.way is not Way.FORK:
+            held, seeded = (), lead
+        span = Span(turn.ask.span.first, own.span.first)
+        records = []
+        if held:
+            digest = history.last_digest(plan.digest, held)
+            records.append(Record(held, Usage(), span, plan.at, digest, plan.tools))
+        if seeded:
+            records.append(Record(seeded, Usage(), span, "", before, plan.tools))
+        return [*records, own]
+
+    def _span(self, plan: Plan, turn: Turn) -> Span:
+        if plan.way is Way.ANSWER and plan.base is not None:
+            return Span(plan.base.span.first, turn.ask.span.last)
+        return Span(turn.ask.uuids[len(plan.seeds)], turn.ask.span.last)
+
+    async def _give_up(self, lease: Lease) -> None:
+        """Take the session back to before the turn; keep what the client was sent of it."""
+        keep = False
+        try:
+            await self._runs.store.give_up(self.request.key, "".join(self._seen))
+            keep = await lease.worker.abandon()
+        except CodedError as error:
+            self._complain("what a client saw of its answer could not be recorded", error)
+        finally:
+            lease.give_back(keep=keep)
+            self.done.set()
+
+    def _complain(self, message: str, error: CodedError) -> None:
+        log.warning(message, extra={"conversation": self.request.key.id, "error": error.message})
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """How a turn leaves its session and its worker.
+
+    The session is `whole` if it can be gone on with after the turn; `left` is to be taken back from it,
+    should it be resumed from disk. `keep` is None while that is not known.
+    """
+
+    whole: bool = True
+    left: tuple[Span, ...] = ()
+    keep: bool | None = None
+    parked: bool = False
+
+
+async def _wait_all(waits: Iterable[Coroutine[Any, Any, Any]], deadline: float) -> None:
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    timeout = max(0.0, deadline - asyncio.get_running_loop().time())
+    _, late = await asyncio.wait(tasks, timeout=timeout)
+    for task in late:
+        task.cancel()
+
+
+def _reminder(words: str) -> Message:
+    """Return a message that reminds the model of something, as the CLI does that itself."""
+    return Message.of(Role.USER, f"<system-reminder>{words}</system-reminder>")
+
+
+def _reminded(message: Message, words: str) -> Message:
+    """Return a message with a reminder at its end."""
+    *parts, last = message.parts
+    reminder = _reminder(words).parts[0]
+    assert isinstance(reminder, Text)
+    if isinstance(last, ToolOutcome):
+        return replace(message, parts=(*parts, ToolOutcome(last.id, (*last.parts, reminder))))
+    return replace(message, parts=(*parts, last, reminder))
