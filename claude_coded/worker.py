@@ -525,6 +525,9 @@ class Worker:
                 pass
         if self._turn is not None:
             self._turn.add(message)
+            if self._bridge.refused:
+                for reply in self._bridge.refuse():
+                    self._write(self._protocol.answer_tool(reply))
 
     def _serve(self, message: ControlRequest) -> None:
         request = message.request

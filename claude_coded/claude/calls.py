@@ -48,9 +48,10 @@ class Calls:
         """Take the start of a tool's call; one that is not the client's is ignored."""
         spec = self._tools.get(block.name)
         self._current = None
-        if spec is None or block.id in self._seen:
+        if spec is None:
             return []
         self._seen.add(block.id)
+        self.open.add(block.id)  # the CLI may ask for it before it has told its end
         self._current = call = _Call(block.id, spec)
         if spec.strict or not self._may_tell:
             return []
@@ -73,15 +74,17 @@ class Calls:
             return [] if call.pieces else [ToolCallDelta(len(self.told) - 1, NO_ARGUMENTS)]
         if call.spec.strict and (fault := _fault(call)):
             self.refused[call.id] = fault
+            self.open.discard(call.id)
             return []
-        self.open.add(call.id)
         if not self._may_tell:
             self._waiting.append(call)
             return []
         return self._tell(call)
 
     def whole(self, block: Block) -> list[TurnEvent]:
-        """Take a call that comes at once."""
+        """Take a call that comes at once; nothing comes of one that was streamed."""
+        if block.id in self._seen:
+            return []
         return [*self.begin(block), *self.add(orjson.dumps(block.input or {}).decode()), *self.end()]
 
     def is_client(self, name: str) -> bool:
@@ -100,7 +103,6 @@ class Calls:
 
     def _start(self, call: _Call) -> TurnEvent:
         call.told = True
-        self.open.add(call.id)
         self.told[call.id] = call.spec.name
         return ToolCallStarted(len(self.told) - 1, call.id, call.spec.name)
 

@@ -89,6 +89,11 @@ class Bridge:
                 self._outcomes[outcome.id] = outcome
         return replies
 
+    def refuse(self) -> list[Reply]:
+        """Return the answers to calls that were found at fault when the CLI had asked for them already."""
+        faulty = self._held.keys() & self.refused.keys()
+        return [_answer(self._held.pop(call), _fault(self.refused.pop(call))) for call in faulty]
+
     def begin(self, expected: set[str], refused: dict[str, str]) -> None:
         """Forget the calls of an earlier turn, and follow a new one's."""
         self.expected, self.refused = expected, refused
@@ -124,12 +129,16 @@ class Bridge:
             return None
         # A subagent's, for one: the client has not been told of it, and cannot be.
         why = self.refused.pop(call, "Only the main agent can call this tool, and not in this turn.")
-        return _answer(asked, {"content": [{"type": "text", "text": why}], "isError": True})
+        return _answer(asked, _fault(why))
 
 
 def _answer(asked: tuple[str, Any], result: dict[str, Any]) -> Reply:
     request_id, number = asked
     return request_id, {"jsonrpc": "2.0", "id": number, "result": result}
+
+
+def _fault(why: str) -> dict[str, Any]:
+    return {"content": [{"type": "text", "text": why}], "isError": True}
 
 
 def _introduction(version: object) -> dict[str, Any]:

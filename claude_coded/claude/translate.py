@@ -105,6 +105,7 @@ class Translator:
         self._usage = Usage()  # of the replies so far
         self._reported = Usage()
         self._input = Usage()  # what the present reply has read
+        self._streaming = False
         self._streamed = ""  # the id of the reply that comes as a stream
         self._whole = ""  # the id of the reply that comes without one
         self._sent: list[str] = []  # its text so far
@@ -150,8 +151,11 @@ class Translator:
         return events
 
     def called(self) -> list[TurnEvent]:
-        """Take note that the CLI has asked for a call: a reply that came without a stream is then whole."""
-        if not self.parked and not self.ended and self.calls.told:
+        """Take note that the CLI has asked for a call: a reply that came without a stream is then whole.
+
+        One that streams may have more calls to come: the CLI runs each as soon as its block has ended.
+        """
+        if not (self.parked or self.ended or self._streaming) and self.calls.told:
             self._park()
         events, self._out = self._out, []
         return events
@@ -186,6 +190,7 @@ class Translator:
             self.astray |= self.parked
             self._streamed = event.message.id if event.message else ""
             self._input = _usage(event.message.usage if event.message else None)
+            self._streaming = True
             self._start_reply()
 
     def _delta(self, delta: Delta, event: ApiEvent) -> None:
@@ -200,6 +205,7 @@ class Translator:
 
     def _reply_ends(self, stop: str | None, usage: ApiUsage | None) -> None:
         self._stop = stop
+        self._streaming = False
         self._refused |= stop == "refusal"
         output = _usage(usage)
         self._usage += replace(self._input, output=output.output, reasoning=output.reasoning)
@@ -259,6 +265,7 @@ class Translator:
             self._expect_repeat()
             self._start_reply()
             self._stop = "end_turn"
+            self._streaming = False
             self._usage += _usage(message.message.usage)
         for block in message.message.blocks:
             if block.type == "tool_use":
