@@ -10,7 +10,7 @@ Layers; a row sees only the rows below it (checked by import-linter):
     service                                 a turn: planned, asked, recorded, concluded
     pool                                    the shell around the scheduler
     worker | store                          one CLI process | conversations in SQLite
-    activity | claude | openai | history | models | scheduler
+    activity | stopping | claude | openai | history | models | scheduler
                                             pure: no I/O, no clock, no randomness
     turn                                    the vocabulary between the two sides
     listener | logs                         our own sockets in Granian | logging
