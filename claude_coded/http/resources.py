@@ -13,16 +13,18 @@ import falcon.asgi
 
 from claude_coded.errors import UnsupportedMediaType
 from claude_coded.http.batches import Batches
+from claude_coded.http.choices import HEADERS as CHOICES
+from claude_coded.http.choices import choose
 from claude_coded.http.idempotency import KEY_HEADER, Begun, Claim, Follower, Replays
 from claude_coded.openai.chat import ChatRequest, ChunkEncoder, Completion, Envelope, parse_chat
 from claude_coded.openai.wire import KEEP_ALIVE, check_conversation_id, model_object, usage_object
 from claude_coded.service import Listed, TurnService
 from claude_coded.settings import Settings
-from claude_coded.turn import AnswerEvent, ConversationKey, TurnFailed, TurnFinished, TurnRequest
+from claude_coded.turn import AnswerEvent, ConversationKey, Options, TurnFailed, TurnFinished, TurnRequest
 
 CONVERSATION_HEADER: Final = "X-Conversation-ID"
 IGNORED_HEADER: Final = "X-Claude-Coded-Ignored"
-DECIDING: Final = (CONVERSATION_HEADER,)
+DECIDING: Final = (CONVERSATION_HEADER, *CHOICES)
 """The headers that make another request of the same body."""
 
 
@@ -76,6 +78,7 @@ class ChatCompletions:
             named=name is not None,
             hint=_hint(req) or chat.hint,
             ephemeral=not chat.store,
+            options=choose(Options(), req.get_header, self._settings.claude),
         )
         claim = Claim.of(req.context.tenant, req.get_header(KEY_HEADER), *_deciding(req), body)
         begun = await self._replays.begin(claim, partial(self._begin, request, chat.model))
