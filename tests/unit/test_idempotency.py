@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from claude_coded.errors import IdempotencyKeyReused, InvalidRequest, QueueFull, UpstreamError
 from claude_coded.http.batches import Batches
-from claude_coded.http.idempotency import Begun, Claim, Follower, Replays
+from claude_coded.http.idempotency import Begun, Claim, Replays
 from claude_coded.openai.chat import Envelope
 from claude_coded.turn import AnswerEvent, TextDelta, TurnFailed, TurnFinished
 
@@ -344,6 +344,18 @@ def test_the_bytes_that_are_kept_are_bounded() -> None:
     run(test())
 
 
+def test_a_follower_leaves_once() -> None:
+    async def test() -> None:
+        desk = Desk()
+        first, second = await desk.ask(claim()), await desk.ask(claim())
+        await first.batches.aclose()
+        await first.batches.aclose()
+        desk.sources[0].give(END)
+        assert await read(second) == [END]
+
+    run(test())
+
+
 # At random ---------------------------------------------------------------------------------------------
 
 STEPS = st.lists(
@@ -472,14 +484,3 @@ def test_whatever_the_order_everybody_reads_one_turn_from_its_beginning(steps: l
         assert not tasks
 
     asyncio.run(test())
-
-
-def test_a_follower_is_what_a_key_gets() -> None:
-    async def test() -> None:
-        desk = Desk()
-        begun = await desk.ask(claim())
-        assert isinstance(begun.batches, Follower)
-        await begun.batches.aclose()
-        await begun.batches.aclose()
-
-    run(test())
