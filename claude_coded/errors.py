@@ -72,7 +72,11 @@ class InvalidApiKey(InvalidRequest):
 
 
 class Forbidden(InvalidRequest):
-    """A Host or Origin that is not on the list: a web page of somebody else's, or DNS rebinding."""
+    """What the operator does not allow.
+
+    A Host or Origin that is not on the list (a web page of somebody else's, or DNS rebinding), or a choice of
+    the client's beyond the settings.
+    """
 
     status, code = 403, "forbidden"
 
@@ -99,6 +103,13 @@ class WorkspaceGone(InvalidRequest):
     """The directory that a conversation works in no longer exists."""
 
     status, code = 409, "workspace_gone"
+    should_retry = False
+
+
+class IdempotencyKeyReused(InvalidRequest):
+    """An `Idempotency-Key` that stands for another request's turn."""
+
+    status, code = 409, "idempotency_key_reused"
     should_retry = False
 
 

@@ -4,6 +4,7 @@ import hmac
 import ipaddress
 import logging
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -16,6 +17,7 @@ from falcon import media
 
 from claude_coded.errors import CodedError, Forbidden, InvalidApiKey
 from claude_coded.http.guard import ClientGone, ConnectionGuard
+from claude_coded.http.idempotency import Replays
 from claude_coded.http.resources import (
     About,
     ChatCompletions,
@@ -47,7 +49,7 @@ def create_app(
         middleware=[RequestIds(), Gate(Access.of(settings, keys))],
     )
     app.resp_options.media_handlers[falcon.MEDIA_JSON] = media.JSONHandler(dumps=encode)
-    app.add_route("/v1/chat/completions", ChatCompletions(service, settings))
+    app.add_route("/v1/chat/completions", ChatCompletions(service, settings, Replays(time.monotonic)))
     app.add_route("/v1/models", Models(service, about))
     app.add_route("/v1/models/{name}", Model(service, about))
     app.add_route("/health", Health(service, about))

@@ -1,10 +1,10 @@
 """What can be asked over TCP, one class a resource."""
 
-import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Final
 from uuid import uuid4
 
@@ -12,14 +12,20 @@ import falcon
 import falcon.asgi
 
 from claude_coded.errors import UnsupportedMediaType
+from claude_coded.http.batches import Batches
+from claude_coded.http.choices import HEADERS as CHOICES
+from claude_coded.http.choices import choose
+from claude_coded.http.idempotency import KEY_HEADER, Begun, Claim, Follower, Replays
 from claude_coded.openai.chat import ChatRequest, ChunkEncoder, Completion, Envelope, parse_chat
 from claude_coded.openai.wire import KEEP_ALIVE, check_conversation_id, model_object, usage_object
 from claude_coded.service import Listed, TurnService
 from claude_coded.settings import Settings
-from claude_coded.turn import AnswerEvent, ConversationKey, TurnFailed, TurnFinished, TurnRequest
+from claude_coded.turn import AnswerEvent, ConversationKey, Options, TurnFailed, TurnFinished, TurnRequest
 
 CONVERSATION_HEADER: Final = "X-Conversation-ID"
 IGNORED_HEADER: Final = "X-Claude-Coded-Ignored"
+DECIDING: Final = (CONVERSATION_HEADER, *CHOICES)
+"""The headers that make another request of the same body."""
 
 
 class Context(falcon.Context):
@@ -49,15 +55,17 @@ class About:
 class ChatCompletions:
     """`POST /v1/chat/completions`."""
 
-    def __init__(self, service: TurnService, settings: Settings) -> None:
+    def __init__(self, service: TurnService, settings: Settings, replays: Replays) -> None:
         self._service = service
         self._settings = settings
+        self._replays = replays
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Run a turn."""
         if (header := req.get_header(CONVERSATION_HEADER)) is not None:
             resp.set_header(CONVERSATION_HEADER, check_conversation_id(header, CONVERSATION_HEADER))
-        chat = parse_chat(await _json_body(req))
+        body = await _json_body(req)
+        chat = parse_chat(body)
         name = _conversation(header, chat)
         if name is not None:
             resp.set_header(CONVERSATION_HEADER, name)
@@ -70,28 +78,32 @@ class ChatCompletions:
             named=name is not None,
             hint=_hint(req) or chat.hint,
             ephemeral=not chat.store,
+            options=choose(Options(), req.get_header, self._settings.claude),
         )
-        located = await self._service.locate(request)
-        resp.set_header(CONVERSATION_HEADER, located.request.key.id)
+        claim = Claim.of(req.context.tenant, req.get_header(KEY_HEADER), *_deciding(req), body)
+        begun = await self._replays.begin(claim, partial(self._begin, request, chat.model))
+        resp.set_header(CONVERSATION_HEADER, begun.conversation)
         if chat.ignored:
             resp.set_header(IGNORED_HEADER, ", ".join(sorted(map(_header_safe, chat.ignored))))
-        envelope = Envelope(f"chatcmpl-{uuid4().hex}", int(self._service.now()), chat.model)
-        batches = Batches(self._service.run(located))
         if chat.stream:
-            await self._stream(resp, batches, envelope, include_usage=chat.include_usage)
+            await self._stream(resp, begun, include_usage=chat.include_usage)
         else:
-            await self._complete(resp, batches, envelope)
+            await self._complete(resp, begun)
 
-    async def _complete(self, resp: falcon.asgi.Response, batches: "Batches", envelope: Envelope) -> None:
-        completion = Completion(envelope)
-        async with contextlib.aclosing(batches):
+    async def _begin(self, request: TurnRequest, model: str) -> Begun:
+        located = await self._service.locate(request)
+        envelope = Envelope(f"chatcmpl-{uuid4().hex}", int(self._service.now()), model)
+        return Begun(located.request.key.id, envelope, Batches(self._service.run(located)))
+
+    async def _complete(self, resp: falcon.asgi.Response, begun: Begun) -> None:
+        completion = Completion(begun.envelope)
+        async with contextlib.aclosing(begun.batches) as batches:
             while (made := completion.add(await batches.next(math.inf) or ())) is None:
                 pass
         resp.media = made
 
-    async def _stream(
-        self, resp: falcon.asgi.Response, batches: "Batches", envelope: Envelope, *, include_usage: bool
-    ) -> None:
+    async def _stream(self, resp: falcon.asgi.Response, begun: Begun, *, include_usage: bool) -> None:
+        batches = begun.batches
         try:
             first = await batches.next(self._settings.server.header_hold)
             if first and isinstance(first[0], TurnFailed):
@@ -99,40 +111,11 @@ class ChatCompletions:
         except BaseException:
             await batches.aclose()
             raise
-        encoder = ChunkEncoder(envelope, include_usage=include_usage)
+        encoder = ChunkEncoder(begun.envelope, include_usage=include_usage)
         resp.content_type = "text/event-stream"
         resp.set_header("Cache-Control", "no-cache")
         resp.set_header("X-Accel-Buffering", "no")
         resp.stream = EventStream(batches, first, encoder, self._settings.server.keep_alive)
-
-
-class Batches:
-    """A turn's batches of events, to be had with a time limit and no loss."""
-
-    def __init__(self, events: AsyncIterator[list[AnswerEvent]]) -> None:
-        self._events = events
-        self._pending: asyncio.Future[list[AnswerEvent]] | None = None
-
-    async def next(self, seconds: float) -> list[AnswerEvent] | None:
-        """Return the next batch; None when none came within so many seconds."""
-        if self._pending is None:
-            self._pending = asyncio.ensure_future(anext(self._events))
-        if seconds == math.inf:
-            await asyncio.wait((self._pending,))
-        else:
-            await asyncio.wait((self._pending,), timeout=seconds)
-            if not self._pending.done():
-                return None
-        pending, self._pending = self._pending, None
-        return pending.result()
-
-    async def aclose(self) -> None:
-        """End the turn, if it has not ended."""
-        if self._pending is not None:
-            self._pending.cancel()
-            with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
-                await self._pending
-        await self._events.aclose()  # type: ignore[attr-defined]
 
 
 class EventStream:
@@ -140,7 +123,7 @@ class EventStream:
 
     def __init__(
         self,
-        batches: Batches,
+        batches: Batches | Follower,
         first: list[AnswerEvent] | None,
         encoder: ChunkEncoder,
         keep_alive: float,
@@ -276,6 +259,11 @@ def _conversation(header: str | None, chat: ChatRequest) -> str | None:
 def _hint(req: Request) -> str:
     """Return what a client calls its session: no key, since it may ask other things beside under the same."""
     return req.get_header("X-Session-ID") or req.get_header("X-Session-Affinity") or ""
+
+
+def _deciding(req: Request) -> list[str | None]:
+    """Return what decides about a request's turn beside its body."""
+    return [req.path, *(req.get_header(name) for name in DECIDING)]
 
 
 def _key(req: Request, name: str) -> ConversationKey:

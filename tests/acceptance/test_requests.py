@@ -113,6 +113,30 @@ def test_a_value_out_of_range_is_refused(daemon: Daemon, field: str, value: Any)
     refused(daemon.ask("hi", **{field: value}), 400, field)
 
 
+@pytest.mark.parametrize(
+    ("header", "text", "status", "code"),
+    [
+        ("X-Claude-Permission-Mode", "god", 400, None),
+        ("X-Claude-Workspace", "nothing/here", 400, None),
+        ("X-Claude-Workspace", "../state", 403, "forbidden"),
+        ("X-Claude-Workspace", "/etc", 403, "forbidden"),
+        ("X-Claude-Effort", "some", 400, None),
+    ],
+)
+def test_a_choice_that_is_none_is_refused_by_its_header(
+    daemon: Daemon, model: Model, header: str, text: str, status: int, code: str | None
+) -> None:
+    refused(daemon.ask("hi", headers={header: text}), status, header, code)
+    assert not model.requests()
+
+
+def test_a_mode_beyond_the_operators_is_refused(start: Start) -> None:
+    daemon = start(POOL_SIZE=1, CLAUDE_CODED_PERMISSION_MODE="acceptEdits")
+    header = "X-Claude-Permission-Mode"
+    refused(daemon.ask("hi", headers={header: "bypassPermissions"}), 403, header, "forbidden")
+    assert daemon.ask("[[say hi]]", headers={header: "acceptEdits"}).text == "hi"
+
+
 def test_what_changes_nothing_is_ignored_and_named(daemon: Daemon, name: str) -> None:
     answer = daemon.ask(
         "[[say hi]]",

@@ -361,7 +361,7 @@ class Daemon:
         self, text: str | list[Json], conversation: str | None = None, **more: Any
     ) -> Iterator[Stream]:
         """Ask for a streamed answer on a connection of its own."""
-        headers = {**self.headers, **_named(conversation)}
+        headers = {**self.headers, **more.pop("headers", {}), **_named(conversation)}
         url = f"{self.base_url}/v1/chat/completions"
         with (
             httpx.Client(timeout=REQUEST_SECONDS, trust_env=False) as client,

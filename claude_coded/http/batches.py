@@ -1,0 +1,37 @@
+"""A turn's events as one reader takes them."""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator
+
+from claude_coded.turn import AnswerEvent
+
+
+class Batches:
+    """A turn's batches of events, to be had with a time limit and no loss."""
+
+    def __init__(self, events: AsyncIterator[list[AnswerEvent]]) -> None:
+        self._events = events
+        self._pending: asyncio.Future[list[AnswerEvent]] | None = None
+
+    async def next(self, seconds: float) -> list[AnswerEvent] | None:
+        """Return the next batch; None when none came within so many seconds."""
+        if self._pending is None:
+            self._pending = asyncio.ensure_future(anext(self._events))
+        if seconds == math.inf:
+            await asyncio.wait((self._pending,))
+        else:
+            await asyncio.wait((self._pending,), timeout=seconds)
+            if not self._pending.done():
+                return None
+        pending, self._pending = self._pending, None
+        return pending.result()
+
+    async def aclose(self) -> None:
+        """End the turn, if it has not ended."""
+        if self._pending is not None:
+            self._pending.cancel()
+            with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
+                await self._pending
+        await self._events.aclose()  # type: ignore[attr-defined]
