@@ -1,15 +1,12 @@
 """One Claude Code process: it alone changes its state.
 
-The shell around `claude.protocol`: pipes, timers and the process itself. A turn's events are handed over in
-batches, each what came since the last was taken; a reader that does not take them stops the reading, and
-with it, in the end, the CLI.
+The shell around `claude.protocol`. A turn's events are handed over in batches, each what came since the last
+was taken; a reader that does not take them stops the reading, and with it, in the end, the CLI.
 """
 
 import asyncio
-import contextlib
 import logging
 import signal
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,12 +37,10 @@ from claude_coded.claude.wire import (
 )
 from claude_coded.errors import CodedError, ModelNotFound, WorkerDied, WorkerStartFailed
 from claude_coded.history import Span
+from claude_coded.process import Listener, Process
 from claude_coded.turn import Message, Role, ToolOutcome, ToolSpec
 
 log = logging.getLogger(__name__)
-
-SLICE: Final = 0.002
-"""Seconds between two reads of a dense stream: what comes meanwhile is read, and sent on, in one go."""
 
 ANSWER_TIMEOUT: Final = 30.0
 SETTLE_TIMEOUT: Final = 30.0
@@ -55,9 +50,6 @@ TERM_GRACE: Final = 5.0
 KILL_GRACE: Final = 5.0
 """Seconds: for an answer to a control request, to fall idle after a turn, for what the CLI says at a limit,
 and for each step of a stop."""
-
-STDERR_KEPT: Final = 8192
-"""Bytes of the CLI's stderr that are kept for error messages."""
 
 MISSING_SESSION: Final = ("No conversation found", "No message found")
 """What the CLI says of a session that it was to resume, or of the message that it was to end at."""
@@ -107,9 +99,9 @@ class Worker:
         self.session = str(uuid4()) if launch.fork_at or not launch.session else launch.session
         self.life = Life(_now())
         self.served = False  # it answered once: whatever ends it now is no failure to start
-        self.pid: int | None = None
         self._cli = cli
         self._watch = watch
+        self._process = Process(Listener(self._received, self._ended, self._full))
         self._protocol = Protocol()
         self._answers: dict[str, asyncio.Future[Answer]] = {}
         self._receipts: dict[str, asyncio.Future[None]] = {}
@@ -118,17 +110,10 @@ class Worker:
         self._listed = asyncio.Event()
         self._limits = Limits()
         self._has_tools = False  # the client's server was declared
-        self._stderr: deque[bytes] = deque(maxlen=64)
         self._running = False
         self._tasks = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._gone = asyncio.Event()
-        self._spawned = asyncio.Event()  # or failed to
-        self._transport: asyncio.SubprocessTransport | None = None
-        self._paused = False
-        self._read_at = 0.0
-        self._slice: asyncio.TimerHandle | None = None
         self._cost = 0.0
 
     @property
@@ -153,31 +138,26 @@ class Worker:
         return any(text in self.stderr for text in MISSING_SESSION)
 
     @property
+    def pid(self) -> int | None:
+        """Return the process's id; None before its start."""
+        return self._process.pid
+
+    @property
     def stderr(self) -> str:
         """Return the last that the CLI said on stderr."""
-        return b"".join(self._stderr)[-STDERR_KEPT:].decode(errors="replace").strip()
+        return self._process.stderr
 
     # Life ----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Start the process. Raises WorkerStartFailed."""
         command = [*self._cli.prefix, str(self._cli.binary), *arguments(self.launch, self.session)]
+        environment = {**self._cli.environment, **additions(self.launch)}
         try:
-            transport, _ = await asyncio.get_running_loop().subprocess_exec(
-                lambda: _Pipes(self),
-                *command,
-                cwd=self.launch.workspace,
-                env={**self._cli.environment, **additions(self.launch)},
-                start_new_session=True,
-            )
+            await self._process.start(command, self.launch.workspace, environment)
         except OSError as error:
             self._enter(WorkerState.DEAD, "spawn failed")
-            self._gone.set()
-            self._spawned.set()
             raise WorkerStartFailed(f"Claude Code could not be started: {error}") from None
-        self._transport = transport
-        self.pid = transport.get_pid()
-        self._spawned.set()
         if self.state is WorkerState.SPAWNING:
             self._enter(WorkerState.SPARE, f"pid {self.pid}")
 
@@ -187,7 +167,7 @@ class Worker:
             return
         requests = self._protocol.warm_up()
         for line, _ in requests:
-            self._write(line)
+            self._process.write(line)
         answer = self._expect(requests[-1][1])
         answer.add_done_callback(self._note_models)
 
@@ -199,34 +179,17 @@ class Worker:
         gentle = self.state in {WorkerState.SPARE, WorkerState.IDLE} and not self.pending
         if self.state is not WorkerState.STOPPING:
             self._enter(WorkerState.STOPPING, "asked to")
-        await self._spawned.wait()
-        self._resume_reading()
-        if gentle and (stdin := self._pipe(0)) is not None:
-            stdin.close()
-            if await self._wait_gone(EOF_GRACE):
-                return
+        if await self._process.begin_stop(close=gentle) and await self._process.gone_within(EOF_GRACE):
+            return
         for number, grace in ((signal.SIGTERM, TERM_GRACE), (signal.SIGKILL, KILL_GRACE)):
-            self._kill(number)
-            if await self._wait_gone(grace):
+            self._process.kill(number)
+            if await self._process.gone_within(grace):
                 return
         log.error("a worker survived SIGKILL", extra={"worker": self.id, "pid": self.pid})
 
     async def gone(self) -> None:
         """Wait until the process has ended."""
-        await self._gone.wait()
-
-    async def _wait_gone(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(seconds):
-                await self.gone()
-        except TimeoutError:
-            return False
-        return True
-
-    def _kill(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            if self._transport is not None:
-                self._transport.send_signal(number)
+        await self._process.gone()
 
     def _enter(self, state: WorkerState, why: str) -> None:
         self.life.transition(state, why, _now())
@@ -242,7 +205,7 @@ class Worker:
         """
         if self.state is WorkerState.PARKED and not ask.back:
             await self._close_calls()
-        self._turn = turn = Turn(ask, self._translator(ask.uuid, ask.manner), self._go_on)
+        self._turn = turn = Turn(ask, self._translator(ask.uuid, ask.manner), self._process.go_on)
         self._bridge.begin(turn.open_calls, turn.refused_calls)
         self._idle.clear()
         if ask.setup is not None:
@@ -255,7 +218,7 @@ class Worker:
         for run in split_batches(ask.seeds):
             await self._seed(run)
         self._alive()
-        self._write(message_line(ask.message, ask.uuid, query=True))
+        self._process.write(message_line(ask.message, ask.uuid, query=True))
         return turn
 
     async def answer(self, outcomes: Sequence[ToolOutcome], manner: Manner) -> Turn:
@@ -272,7 +235,7 @@ class Worker:
         await self._prepare(manner)
         turn.go_on(manner)
         for reply in self._bridge.supply(named):
-            self._write(self._protocol.answer_tool(reply))
+            self._process.write(self._protocol.answer_tool(reply))
         return turn
 
     def ask_more(self, message: Message) -> None:
@@ -281,7 +244,7 @@ class Worker:
         uuid = str(uuid4())
         self._turn.ask_more(uuid, self._translator(uuid, self._turn.ask.manner))
         self._bridge.begin(self._turn.open_calls, self._turn.refused_calls)
-        self._write(message_line(message, uuid, query=True))
+        self._process.write(message_line(message, uuid, query=True))
 
     def offers(self, specs: tuple[ToolSpec, ...]) -> bool:
         """Return whether just these tools of the client's can be on offer here."""
@@ -349,10 +312,10 @@ class Worker:
         data = b"".join(message_line(message, uuid, query=False) for message, uuid in run)
         message, uuid = run[-1]
         if message.role is Role.ASSISTANT:
-            self._write(data)
+            self._process.write(data)
             return
         self._receipts[uuid] = receipt = asyncio.get_running_loop().create_future()
-        self._write(data)
+        self._process.write(data)
         try:
             await self._within_time(receipt, "did not take the conversation's history")
         finally:
@@ -393,7 +356,7 @@ class Worker:
     async def abandon(self) -> bool:
         """Stop the running turn and take the session back to before it; False when that cannot be had."""
         turn, self._turn = self._turn, None
-        self._resume_reading()
+        self._process.resume()
         if turn is None or self.state is not WorkerState.BUSY:
             return False
         self._enter(WorkerState.INTERRUPTING, "abandoned")
@@ -426,7 +389,7 @@ class Worker:
     def _request(self, command: tuple[bytes, str]) -> asyncio.Future[Answer]:
         line, request_id = command
         answer = self._expect(request_id)
-        self._write(line)
+        self._process.write(line)
         return answer
 
     def _expect(self, request_id: str) -> asyncio.Future[Answer]:
@@ -451,60 +414,21 @@ class Worker:
             if isinstance(models, list):
                 self._watch.models(models)
 
-    def _pipe(self, number: int) -> Any:  # noqa: ANN401 - typeshed has only the base transport
-        return self._transport.get_pipe_transport(number) if self._transport is not None else None
+    # What comes in --------------------------------------------------------------------------------------
 
-    def _write(self, data: bytes) -> None:
-        if (stdin := self._pipe(0)) is not None and not stdin.is_closing():
-            stdin.write(data)
-
-    def _pause_reading(self) -> None:
-        if not self._paused and (stdout := self._pipe(1)) is not None:
-            self._paused = True
-            stdout.pause_reading()
-
-    def _resume_reading(self) -> None:
-        if self._paused and (stdout := self._pipe(1)) is not None:
-            self._paused = False
-            with contextlib.suppress(RuntimeError):  # the pipe is closing
-                stdout.resume_reading()
-
-    # What comes in (called by the pipes) ---------------------------------------------------------------
-
-    def on_stdout(self, data: bytes) -> None:
-        """Take in what the CLI wrote."""
+    def _received(self, data: bytes) -> None:
         before = self._turn.produced if self._turn is not None else 0
         try:
             for message in self._protocol.receive(data):
                 self._take(message)
         except LineTooLong:
             log.exception("a worker's output cannot be read", extra={"worker": self.id})
-            self._kill(signal.SIGKILL)
+            self._process.kill(signal.SIGKILL)
         if self._turn is not None and self._turn.produced > before:
-            self._pace(self._turn)
+            self._process.pace()
 
-    def _pace(self, turn: Turn) -> None:
-        """Leave the pipe alone for a while where its reader has enough, or the stream is dense.
-
-        Only reads that made events count: what comes before the first of them must not delay it.
-        """
-        now, last = _now(), self._read_at
-        self._read_at = now
-        if turn.full:
-            self._pause_reading()
-        elif now - last < SLICE:
-            self._pause_reading()
-            self._slice = asyncio.get_running_loop().call_later(SLICE, self._end_slice)
-
-    def _end_slice(self) -> None:
-        self._slice = None
-        if self._turn is None or not self._turn.full:
-            self._resume_reading()
-
-    def _go_on(self) -> None:
-        """Read on, now that the reader has taken what there was."""
-        if self._slice is None:
-            self._resume_reading()
+    def _full(self) -> bool:
+        return self._turn is not None and self._turn.full
 
     def _take(self, message: Line) -> None:
         match message:
@@ -518,25 +442,28 @@ class Worker:
                 self._note(message)
             case Result():
                 self._cost = message.total_cost_usd or self._cost
-                for uuid in message.user_message_uuids if message.num_turns == 0 else ():
-                    if (receipt := self._receipts.get(uuid)) and not receipt.done():
-                        receipt.set_result(None)
+                self._receive(message)
             case _:
                 pass
         if self._turn is not None:
             self._turn.add(message)
-            if self._bridge.refused:
-                for reply in self._bridge.refuse():
-                    self._write(self._protocol.answer_tool(reply))
+        for reply in self._bridge.refuse() if self._bridge.refused else ():
+            self._process.write(self._protocol.answer_tool(reply))
+
+    def _receive(self, message: Result) -> None:
+        """Take note of the receipt of a seeded message."""
+        for uuid in message.user_message_uuids if message.num_turns == 0 else ():
+            if (receipt := self._receipts.get(uuid)) and not receipt.done():
+                receipt.set_result(None)
 
     def _serve(self, message: ControlRequest) -> None:
         request = message.request
         if request.get("subtype") != "mcp_message" or request.get("server_name") != SERVER:
-            self._write(self._protocol.refuse(message, "this host does not serve such requests"))
+            self._process.write(self._protocol.refuse(message, "this host does not serve such requests"))
             return
         reply = self._bridge.receive(message.request_id, request.get("message") or {})
         if reply is not None:
-            self._write(self._protocol.answer_tool(reply))
+            self._process.write(self._protocol.answer_tool(reply))
         elif self._turn is not None:
             self._turn.called()
         if self._bridge.listed:
@@ -552,43 +479,24 @@ class Worker:
         if self._turn is None and self.pending != before:
             self._watch.stirred(self, self.pending)
 
-    def on_stderr(self, data: bytes) -> None:
-        """Keep what the CLI complains of."""
-        self._stderr.append(data)
-
-    def on_gone(self) -> None:
-        """Take note that the process is gone, or has closed its output, which comes to the same."""
-        if self.state is WorkerState.DEAD:
-            return
+    def _ended(self) -> None:
         death = self.death
-        self._enter(WorkerState.DEAD, self._status())
-        self._gone.set()
+        self._enter(WorkerState.DEAD, self._process.status)
         self._idle.set()
         self._fail_waiting(death)
         if self._turn is not None:
             self._turn.fail(death)
-        if self._transport is not None:
-            self._transport.close()
         self._watch.exited(self)
-
-    def on_output_closed(self) -> None:
-        """Kill a process that lives on with its output closed: nothing can be learnt from it."""
-        if self.state is not WorkerState.DEAD:
-            self._kill(signal.SIGKILL)
-
-    def _status(self) -> str:
-        code = self._transport.get_returncode() if self._transport is not None else None
-        return f"exit status {code}"
 
     @property
     def death(self) -> CodedError:
         """Return the error of whoever counted on this process."""
-        said = f": {self.stderr}" if self.stderr else ""
+        said = f" ({self._process.status})" + (f": {self.stderr}" if self.stderr else "")
         if not self.served and self._misses_session:
             return SessionMissing(f"Claude Code has lost the session{said}")
         if not self.served:
-            return WorkerStartFailed(f"Claude Code did not start ({self._status()}){said}", retry_after=1)
-        return WorkerDied(f"the Claude Code process ended in the middle of the turn ({self._status()}){said}")
+            return WorkerStartFailed(f"Claude Code did not start{said}", retry_after=1)
+        return WorkerDied(f"the Claude Code process ended in the middle of the turn{said}")
 
     def _fail_waiting(self, error: CodedError) -> None:
         waiting: list[asyncio.Future[Any]] = [*self._answers.values(), *self._receipts.values()]
@@ -596,29 +504,6 @@ class Worker:
             if not future.done():
                 future.set_exception(error)
         self._answers.clear()
-
-
-class _Pipes(asyncio.SubprocessProtocol):
-    """Hands what asyncio reads to the worker, with no stream buffers between."""
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        self._sinks = {1: worker.on_stdout, 2: worker.on_stderr}
-
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
-        self._sinks[fd](data)
-
-    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
-        if fd == 1:
-            # The exit is reported next where there is one; a process that lives on is ended.
-            asyncio.get_running_loop().call_later(1.0, self._worker.on_output_closed)
-
-    def process_exited(self) -> None:
-        # A child of the CLI may hold the pipes open: what is left in them is given a moment.
-        asyncio.get_running_loop().call_later(0.5, self._worker.on_gone)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._worker.on_gone()
 
 
 def check_rewound(answer: Answer) -> None:

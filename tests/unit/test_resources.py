@@ -13,7 +13,8 @@ from claude_coded.history import read
 from claude_coded.http.app import create_app
 from claude_coded.http.resources import About
 from claude_coded.models import Models
-from claude_coded.service import Located, TurnService
+from claude_coded.planning import Located
+from claude_coded.service import TurnService
 from claude_coded.settings import load
 from claude_coded.turn import AnswerEvent, Options, TextDelta, TurnFinished, TurnRequest
 
