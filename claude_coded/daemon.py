@@ -140,6 +140,7 @@ class Daemon:
             settings.pool.idle_timeout,
             settings.pool.queue_size,
             settings.pool.queue_timeout,
+            turns.park_timeout,
         )
         models = Models()
         pool = Pool(limits, cli, launch_of(AGENT, settings), models.learn)

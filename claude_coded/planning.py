@@ -9,7 +9,7 @@ from claude_coded.ask import Manner
 from claude_coded.claude.launch import Launch
 from claude_coded.claude.protocol import Limits
 from claude_coded.claude.toolbridge import fits
-from claude_coded.errors import CodedError, WorkerDied, WorkspaceGone
+from claude_coded.errors import CodedError, InvalidRequest, UnsupportedParameter, WorkerDied, WorkspaceGone
 from claude_coded.history import Conversation, Head, Plan, Told, Way
 from claude_coded.pool import Pool
 from claude_coded.settings import Settings
@@ -19,6 +19,9 @@ from claude_coded.worker import ParkLost, RewindRefused, SessionMissing
 
 DEFAULT_MODEL: Final = "default"
 """What the CLI calls its own choice."""
+
+PLAN: Final = "plan"
+"""The permission mode in which Claude only looks."""
 
 REPLANNED: Final = (SessionMissing, RewindRefused, ParkLost, WorkerDied)
 """The failures of a plan after which there may be another one."""
@@ -177,11 +180,24 @@ class Planner:
             launch = replace(launch, workspace=self._workspace)
         if plan.session is not None:
             launch = launch.resuming(plan.session, model, plan.at or None)
+        self._check(launch)
         if not launch.workspace.is_dir():
             raise WorkspaceGone(f"the conversation's workspace {launch.workspace} does not exist any more")
         schema, mode = request.options.schema, launch.permission_mode
         fit = Fit(profile, system, generation, schema, mode, self._offer(plan))
         return Seat(fit, launch)
+
+    def _check(self, launch: Launch) -> None:
+        """Raise UnsupportedParameter or InvalidRequest for what cannot be had in this conversation."""
+        request = self._request
+        if request.tools.specs and launch.permission_mode == PLAN:
+            raise UnsupportedParameter(
+                "in permission mode plan Claude Code calls no tools of a client's", param="tools"
+            )
+        if request.options.workspace not in {None, launch.workspace}:
+            raise InvalidRequest(
+                f"the conversation works in {launch.workspace}, and stays there", param="X-Claude-Workspace"
+            )
 
     def _offer(self, plan: Plan) -> int:
         """Return the count that a hot process has if its tools suit, else another one."""

@@ -225,7 +225,8 @@ class Run:
             except BaseException:
                 admission.withdraw()
                 raise
-            self._lease = await admission.acquire(Want(seat.fit, seat.launch, plan.way is Way.FRESH))
+            lasting = bool(self.request.tools.specs)
+            self._lease = await admission.acquire(Want(seat.fit, seat.launch, plan.way is Way.FRESH, lasting))
             self._runs.enter(self)
             try:
                 return await self._attempt(self._lease, known, plan, seat)

@@ -194,6 +194,13 @@ class TurnSettings:
     timeout: float = setting(
         f"{PREFIX}TURN_TIMEOUT_MS", _seconds, 3600.0, "A turn longer than this is interrupted.", unit="ms"
     )
+    park_timeout: float = setting(
+        f"{PREFIX}PARK_TIMEOUT_MS",
+        _seconds,
+        600.0,
+        "A worker that waits for what a client's tools return this long is released; 0: never.",
+        unit="ms",
+    )
     drain_timeout: float = setting(
         f"{PREFIX}DRAIN_TIMEOUT_MS", _seconds, 60.0, "How long running turns may go on at a stop.", unit="ms"
     )

@@ -162,8 +162,9 @@ class Translator:
 
     @property
     def usage(self) -> Usage:
-        """Return what the present response has used so far."""
-        return _difference(self._usage, self._reported)
+        """Return what the present response has used so far; of a reply that streams, what it has read."""
+        used = self._usage + self._input if self._streaming else self._usage
+        return _difference(used, self._reported)
 
     def _park(self) -> None:
         self.parked = True

@@ -55,7 +55,7 @@ class WorkerView:
     fit: Hashable = None
     ticket: int | None = None  # whom it serves, or, while it starts, whom it is for
     turns: int = 0
-    continued: bool = False  # its conversation went on beyond a first turn
+    continued: bool = False  # its conversation went on beyond a first turn, or looks like it
     since: float = 0.0
     pending: bool = False  # background work may start a turn that nobody asked for
     doomed: bool = False  # to be stopped when its turn ends
@@ -126,6 +126,8 @@ class Scheduler:
         waits = [t.deadline for t in self._queue()]
         if timeout := self.limits.idle_timeout:
             waits += [w.since + timeout for w in self._idle() if self._starved or not w.pending]
+        if timeout := self.limits.park_timeout:
+            waits += [w.since + timeout for w in self._parked_ones()]
         if self._refill_step() is not False:
             waits.append(max(self._refill_at, self._blocked_until))
         return min(waits, default=inf)
@@ -307,6 +309,10 @@ class Scheduler:
             for worker in self._idle():
                 if worker.since + timeout <= now and not worker.pending:
                     yield self._stop(worker, StopReason.IDLE)
+        if timeout := self.limits.park_timeout:
+            for worker in self._parked_ones():
+                if worker.since + timeout <= now:
+                    yield self._stop(worker, StopReason.FORSAKEN)
 
     def _place(self, now: float) -> Iterator[Action]:
         """Serve the waiting tickets in order of arrival, as far as workers and places go."""
@@ -438,7 +444,7 @@ class Scheduler:
         hot = worker.phase in {Phase.IDLE, Phase.PARKED}
         worker.phase, worker.ticket, worker.since = Phase.BUSY, ticket.id, now
         worker.conversation, worker.fit = ticket.conversation, ticket.want.fit
-        worker.continued |= hot or not ticket.want.fresh
+        worker.continued |= hot or not ticket.want.fresh or ticket.want.lasting
         ticket.stage, ticket.worker = _Stage.SERVED, worker.id
         if not hot:
             self._refill_at = now + REFILL_DELAY
@@ -461,6 +467,12 @@ class Scheduler:
         """Return the idle workers; not those that an admitted ticket is about to ask for."""
         return [
             w for w in self.workers.values() if w.phase is Phase.IDLE and w.conversation not in self._owners
+        ]
+
+    def _parked_ones(self) -> list[WorkerView]:
+        """Return the workers that wait for clients' tools; not those that a ticket is about to ask for."""
+        return [
+            w for w in self.workers.values() if w.phase is Phase.PARKED and w.conversation not in self._owners
         ]
 
     def _spares(self) -> list[WorkerView]:

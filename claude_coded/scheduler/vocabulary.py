@@ -35,18 +35,20 @@ class StopReason(Enum):
     CAPACITY = "capacity"
     UNSUITED = "unsuited"
     UNUSABLE = "unusable"
+    FORSAKEN = "forsaken"  # the client's tools never returned anything
     EVICTED = "evicted"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The pool's settings. Times in seconds; `idle_timeout` 0 is never."""
+    """The pool's settings. Times in seconds; an `idle_timeout` or `park_timeout` of 0 is never."""
 
     size: int
     spares: int = 1
     idle_timeout: float = 300.0
     queue_size: int = 64
     queue_timeout: float = 60.0
+    park_timeout: float = 600.0
 
     @property
     def spare_target(self) -> int:
@@ -64,12 +66,14 @@ class Want:
     """Which worker suits a ticket.
 
     `fit` is what a hot worker of the conversation must have been set up with. `launch` is how a process
-    for it is started; `fresh` says that any process of that launch serves, a spare included.
+    for it is started; `fresh` says that any process of that launch serves, a spare included. `lasting`: it
+    looks as if more turns were to follow.
     """
 
     fit: Hashable
     launch: Hashable
     fresh: bool
+    lasting: bool = False
 
 
 # Events ------------------------------------------------------------------------------------------------

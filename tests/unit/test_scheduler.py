@@ -1,9 +1,10 @@
 """The scheduler in virtual time: an example for each behaviour and race, then a model under random events."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from math import inf
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -68,10 +69,11 @@ class Bench:
         idle_timeout: float = 0.0,
         queue_size: int = 64,
         queue_timeout: float = 60.0,
+        park_timeout: float = 0.0,
     ) -> None:
         self.now = 1000.1
         self.tickets = 0
-        limits = Limits(size, spares, idle_timeout, queue_size, queue_timeout)
+        limits = Limits(size, spares, idle_timeout, queue_size, queue_timeout, park_timeout)
         self.scheduler = Scheduler(limits, AGENT, _refill_at=self.now + REFILL_DELAY)
 
     def send(self, event: Event) -> list[Action]:
@@ -239,6 +241,16 @@ def test_conversation_never_continued_goes_first_after_a_minute() -> None:
     bench = Bench(size=2)
     bench.turn("a")
     bench.again("a")
+    bench.wait(1)
+    once = bench.turn("b")
+    bench.wait(PROBATION + 1)
+    _, actions = bench.ask("c")
+    assert actions == [Stop(once, StopReason.CAPACITY)]
+
+
+def test_conversation_with_tools_on_offer_is_not_on_probation() -> None:
+    bench = Bench(size=2)
+    bench.turn("a", replace(fresh(), lasting=True))
     bench.wait(1)
     once = bench.turn("b")
     bench.wait(PROBATION + 1)
@@ -506,6 +518,25 @@ def test_parked_worker_is_not_idle() -> None:
     ticket, _ = bench.serve("a")
     bench.send(TurnParked(ticket))
     assert bench.wait(1000) == []
+
+
+def test_parked_worker_is_released_when_its_client_never_comes() -> None:
+    bench = Bench(park_timeout=600)
+    ticket, worker = bench.serve("a")
+    bench.send(TurnParked(ticket))
+    assert bench.scheduler.deadline() == bench.now + 600
+    assert bench.wait(599.9) == []
+    assert bench.wait(0.1) == [Stop(worker, StopReason.FORSAKEN)]
+
+
+def test_parked_worker_is_kept_for_the_results_just_admitted() -> None:
+    bench = Bench(park_timeout=600)
+    ticket, worker = bench.serve("a")
+    bench.send(TurnParked(ticket))
+    bench.wait(599.9)
+    ticket, _ = bench.request("a")
+    assert bench.wait(10) == []
+    assert bench.send(WorkerWanted(ticket, fresh())) == [Assign(ticket, worker, hot=True)]
 
 
 def test_idle_worker_is_kept_for_the_request_just_admitted() -> None:
@@ -993,11 +1024,10 @@ class Pool(RuleBasedStateMachine):
         idle_timeout=st.sampled_from([0.0, 5.1, 300.0]),
         queue_size=st.sampled_from([0, 1, 3, 64]),
         queue_timeout=st.sampled_from([0.0, 7.3, 60.0, 1000.0]),
+        park_timeout=st.sampled_from([0.0, 9.7, 600.0]),
     )
-    def configure(
-        self, size: int, spares: int, idle_timeout: float, queue_size: int, queue_timeout: float
-    ) -> None:
-        limits = Limits(size, spares, idle_timeout, queue_size, queue_timeout)
+    def configure(self, **settings: Any) -> None:
+        limits = Limits(**settings)
         self.scheduler = Scheduler(limits, AGENT)
 
     # What it is told ---------------------------------------------------------------------------------------
