@@ -77,6 +77,7 @@ class Turn:
     _events: list[TurnEvent] = field(default_factory=list)
     _waiter: asyncio.Future[None] | None = None
     _notice: asyncio.Future[str] | None = None
+    _heard: bool = False  # anything since the present response began
     produced: int = 0  # how many events there have been
     answer: str = ""  # the uuid of the answer's last message
 
@@ -87,8 +88,8 @@ class Turn:
 
     @property
     def begun(self) -> bool:
-        """Return whether the CLI has taken the question: the model may have been asked."""
-        return self._translator.started
+        """Return whether the CLI has taken what it was given last: the model may have been asked."""
+        return self._translator.started and self._heard
 
     @property
     def open_calls(self) -> set[str]:
@@ -117,6 +118,7 @@ class Turn:
             self.answer = message.uuid
         elif isinstance(message, User) and message.synthetic and message.parent_tool_use_id is None:
             self._note(message.uuid)
+        self._heard = True
         self._tell(self._translator.feed(message))
 
     def called(self) -> None:
@@ -125,6 +127,7 @@ class Turn:
 
     def go_on(self, manner: Manner) -> None:
         """Begin the next response of a parked turn."""
+        self._heard = False
         self._tell(self._translator.go_on(manner.terms))
 
     def ask_more(self, uuid: str, translator: Translator) -> None:
