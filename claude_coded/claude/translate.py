@@ -129,12 +129,13 @@ class Translator:
         handler = self._handlers.get(type(message))
         if handler is None or self.ended:
             return []
+        waits = self.parked
         if not self.started:
             self.started = self._begins(message)
         if self.started:
             handler(message)
         events, self._out = self._out, []
-        if self.parked and not (events and isinstance(events[-1], TurnFinished)):
+        if waits:
             self._later += events
             return []
         return events

@@ -1,18 +1,32 @@
 """The CLI's messages -> events, from recordings of the real CLI (tests/data) and by hand."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from claude_coded.claude.protocol import Protocol
-from claude_coded.claude.translate import Translator, summarize, upstream_error
-from claude_coded.claude.wire import ApiEvent, ApiMessage, Assistant, Block, Delta, Line, StreamEvent, System
+from claude_coded.claude.translate import Terms, Translator, summarize, upstream_error
+from claude_coded.claude.wire import (
+    ApiEvent,
+    ApiMessage,
+    ApiUsage,
+    Assistant,
+    Block,
+    Delta,
+    Line,
+    Result,
+    StreamEvent,
+    System,
+    User,
+)
 from claude_coded.errors import (
     ContextLengthExceeded,
     InvalidRequest,
     ModelNotFound,
+    SchemaNotMet,
     UpstreamAuthentication,
     UpstreamError,
     UpstreamOverloaded,
@@ -23,9 +37,13 @@ from claude_coded.turn import (
     ReasoningDelta,
     TextDelta,
     ToolActivity,
+    ToolCallDelta,
+    ToolCallStarted,
+    ToolSpec,
     TurnEvent,
     TurnFailed,
     TurnFinished,
+    Usage,
 )
 from tests.support.record import DATA, TURN, TURNS
 
@@ -226,3 +244,127 @@ def test_a_tools_summary_is_one_short_line() -> None:
     assert summarize({"odd": 3}) == ""
     assert summarize("text") == ""
     assert len(summarize({"command": "y" * 9999})) == 160
+
+
+# The client's tools ------------------------------------------------------------------------------------
+
+GET = Terms(tools={"mcp__client__get": ToolSpec("get", "", "{}")})
+
+
+def begun(terms: Terms) -> Translator:
+    translator = Translator("u", retries=3, terms=terms)
+    translator.feed(System(subtype="init", user_message_uuids=["u"]))
+    return translator
+
+
+def feed(translator: Translator, *messages: Line) -> list[TurnEvent]:
+    return [event for message in messages for event in translator.feed(message)]
+
+
+def call_of(call: str, name: str = "mcp__client__get") -> list[Line]:
+    it = Block("tool_use", id=call, name=name)
+    return [
+        StreamEvent(ApiEvent("content_block_start", content_block=it)),
+        StreamEvent(ApiEvent("content_block_delta", delta=Delta("input_json_delta", partial_json="{}"))),
+        Assistant(ApiMessage([it], id="m")),
+        StreamEvent(ApiEvent("content_block_stop")),
+    ]
+
+
+def end(*uuids: str, **fields: Any) -> Result:
+    return Result(subtype="success", user_message_uuids=list(uuids or ("u",)), **fields)
+
+
+def opened(read: int) -> StreamEvent:
+    usage = ApiUsage(input_tokens=read)
+    return StreamEvent(ApiEvent("message_start", message=ApiMessage(id="m", usage=usage)))
+
+
+def closed(reason: str, output: int) -> StreamEvent:
+    usage = ApiUsage(output_tokens=output)
+    return StreamEvent(ApiEvent("message_delta", delta=Delta(stop_reason=reason), usage=usage))
+
+
+def test_a_reply_with_calls_ends_the_response_and_what_follows_is_another() -> None:
+    translator = begun(GET)
+    told = feed(translator, opened(10), delta("so"), *call_of("t1"), *call_of("t2"), closed("tool_use", 4))
+    assert told == [
+        TextDelta("so"),
+        ToolCallStarted(0, "t1", "get"),
+        ToolCallDelta(0, "{}"),
+        ToolCallStarted(1, "t2", "get"),
+        ToolCallDelta(1, "{}"),
+        TurnFinished(FinishReason.TOOL_CALLS, Usage(input=10, output=4)),
+    ]
+    assert translator.parked
+    assert not translator.ended
+    assert translator.go_on(GET) == []
+    usage = ApiUsage(input_tokens=30, output_tokens=7)
+    told = feed(translator, opened(20), delta("done"), closed("end_turn", 3), end(usage=usage))
+    assert told == [TextDelta("done"), TurnFinished(FinishReason.STOP, Usage(input=20, output=3))]
+
+
+def test_a_call_does_not_end_a_reply_that_goes_on() -> None:
+    translator = begun(GET)
+    feed(translator, opened(1), *call_of("t1"))
+    assert translator.called() == []
+    assert not translator.parked
+
+
+def test_a_reply_without_a_stream_ends_when_the_cli_asks_for_its_call() -> None:
+    translator = begun(GET)
+    call = Block("tool_use", id="t1", name="mcp__client__get", input={"a": 1})
+    told = feed(translator, Assistant(ApiMessage([call], id="w", usage=ApiUsage(input_tokens=5))))
+    assert told == [ToolCallStarted(0, "t1", "get"), ToolCallDelta(0, '{"a":1}')]
+    assert translator.called() == [TurnFinished(FinishReason.TOOL_CALLS, Usage(input=5))]
+    assert translator.called() == []
+
+
+def test_what_claudes_tools_do_meanwhile_is_told_in_the_next_response() -> None:
+    translator = begun(GET)
+    own = Block("tool_use", id="b1", name="Bash", input={"command": "false"})
+    feed(translator, opened(1), Assistant(ApiMessage([own], id="m")), *call_of("t1"), closed("tool_use", 1))
+    failed = Block("tool_result", tool_use_id="b1", is_error=True, content="Exit code 1")
+    assert feed(translator, User(ApiMessage([failed]))) == []
+    assert translator.go_on(GET) == [ToolActivity("Bash", "", failure="Exit code 1")]
+
+
+def test_a_turn_that_goes_on_by_itself_waits_for_nothing_any_more() -> None:
+    for message in (opened(1), end()):
+        translator = begun(GET)
+        feed(translator, opened(1), *call_of("t1"), closed("tool_use", 1))
+        assert not translator.astray
+        assert feed(translator, message) == []
+        assert translator.astray
+
+
+def test_a_broken_reply_whose_call_was_told_already_fails() -> None:
+    retry = System(subtype="api_retry", attempt=1, error_status=529)
+    (*_, last) = feed(begun(GET), opened(1), *call_of("t1"), retry)
+    assert isinstance(last, TurnFailed)
+
+
+def test_a_limit_of_the_clients_ends_the_answer_and_the_clis_own_does_not() -> None:
+    cut = (opened(9), delta("w0"), closed("max_tokens", 2))
+    limited = feed(begun(Terms(limited=True)), *cut, start("m2"), delta("w1"))
+    assert limited == [TextDelta("w0"), TurnFinished(FinishReason.LENGTH, Usage(input=9, output=2))]
+    assert text_of(feed(begun(Terms()), *cut, start("m2"), delta("w1"))) == "w0w1"
+
+
+def test_a_structured_answer_is_the_json_alone() -> None:
+    schema = Terms(structured=True)
+    call = Block("tool_use", id="s", name="StructuredOutput", input={"a": 1})
+    begin = (opened(1), delta("hm"), Assistant(ApiMessage([call], id="m")), closed("tool_use", 1))
+    told = feed(begun(schema), *begin, end(structured_output={"b": 1, "a": [2]}, result="x"))
+    assert told[:2] == [ReasoningDelta("hm"), TextDelta('{"b":1,"a":[2]}')]
+    assert isinstance(told[-1], TurnFinished)
+    (failed,) = feed(begun(schema), end(result="I would rather not"))
+    assert isinstance(failed, TurnFailed)
+    assert isinstance(failed.error, SchemaNotMet)
+    assert "I would rather not" in failed.error.message
+
+
+def test_what_a_streaming_reply_has_read_is_known_before_its_end() -> None:
+    translator = begun(Terms())
+    feed(translator, opened(12), delta("w0"))
+    assert translator.usage == Usage(input=12)
