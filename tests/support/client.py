@@ -16,6 +16,12 @@ Entry = tuple[str, str]
 OWN_TOOLS = {"Bash", "Read", "Edit", "Write"}
 
 
+def function(name: str, parameters: Json | None = None, **more: Any) -> Json:
+    """Return a tool of the client's."""
+    described = {"name": name, "description": f"does {name}", **more}
+    return {"type": "function", "function": described | ({"parameters": parameters} if parameters else {})}
+
+
 def user(content: str | list[Json]) -> Json:
     return {"role": "user", "content": content}
 
@@ -116,7 +122,7 @@ def differs(body: Json, messages: list[Json]) -> str:
 class Client:
     """A client with no state but its messages: it checks that the model is sent just these.
 
-    `reshape` is what it does to them on their way.
+    `reshape` is what it does to them on their way; `more` are fields of all its requests.
     """
 
     daemon: Daemon
@@ -124,6 +130,7 @@ class Client:
     messages: list[Json] = field(default_factory=list)
     kind: str = "claude-code"
     reshape: Callable[[list[Json]], list[Json]] = copy.deepcopy
+    more: Json = field(default_factory=dict)
     conversation: str = ""
     pid: int = 0
     body: Json = field(default_factory=dict, repr=False)
@@ -139,12 +146,31 @@ class Client:
 
     def send(self, messages: list[Json], name: str | None = None, **more: Any) -> Answer:
         """Send a history that ends with a question; the answer follows it."""
-        answer = self.daemon.ask(self.reshape(messages), name, model=self.kind, **more)
+        answer = self.daemon.ask(self.reshape(messages), name, model=self.kind, **{**self.more, **more})
         assert answer.ok, answer.body
         self.messages = [*messages, answer.message]
         self.conversation = answer.conversation
         self.check()
         return answer
+
+    def returns(self, *results: str | list[Json], then: str = "", **more: Any) -> Answer:
+        """Send what the calls of the newest answer return, and maybe a text after them."""
+        after = [user(then)] if then else []
+        return self.send([*self.messages, *self.results(*results), *after], **more)
+
+    def results(self, *results: str | list[Json]) -> list[Json]:
+        """Return the messages that bring the results of the newest answer's calls."""
+        made = self.messages[-1]["tool_calls"]
+        return [
+            {"role": "tool", "tool_call_id": it["id"], "content": result}
+            for it, result in zip(made, results, strict=True)
+        ]
+
+    @property
+    def calls(self) -> list[Entry]:
+        """Return name and arguments of the newest answer's calls."""
+        made = self.messages[-1].get("tool_calls", [])
+        return [(it["function"]["name"], it["function"]["arguments"]) for it in made]
 
     def leave(self, text: str, until: str, name: str | None = None) -> str:
         """Ask, leave in the middle of the answer, and keep what has come of it."""
@@ -184,7 +210,12 @@ class Client:
     def fork(self) -> "Client":
         """Return a second client that knows the same."""
         return Client(
-            self.daemon, self.model, copy.deepcopy(self.messages), kind=self.kind, reshape=self.reshape
+            self.daemon,
+            self.model,
+            copy.deepcopy(self.messages),
+            kind=self.kind,
+            reshape=self.reshape,
+            more=self.more,
         )
 
 
