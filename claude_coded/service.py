@@ -19,6 +19,7 @@ from claude_coded.errors import (
     Evicted,
     NotFound,
 )
+from claude_coded.fetch import Fetcher
 from claude_coded.history import Conversation, Told
 from claude_coded.models import Models
 from claude_coded.planning import Located
@@ -69,12 +70,14 @@ class TurnService:
         self._projects = projects
         self._wall = wall
         self._runs = Runs(store, pool, settings, wall)
+        self._fetcher = Fetcher(enabled=settings.turns.fetch_images)
         pool.on_release(self._released)
 
     # Turns ---------------------------------------------------------------------------------------------
 
     async def locate(self, request: TurnRequest) -> Located:
         """Find the conversation that an unnamed request goes on with, or what a new one branches from."""
+        request = await self._fetcher.resolve(request)
         told = history.read(request)
         if request.named or not told.has_history:
             return Located(request, told)
