@@ -105,6 +105,12 @@ def projects_directory(worker_environment: Mapping[str, str]) -> Path:
     return (Path(config) if config else Path(home) / ".claude") / "projects"
 
 
+def scratch_directory(worker_environment: Mapping[str, str], uid: int) -> Path:
+    """Return where the CLI puts users' images as files, and leaves them, likewise."""
+    named = worker_environment.get("CLAUDE_CODE_TMPDIR") or worker_environment.get("TMPDIR")
+    return Path(named or "/tmp") / f"claude-{uid}"  # noqa: S108 - the CLI's choice, a directory of its user
+
+
 def additions(launch: Launch) -> dict[str, str]:
     """Return what a launch adds to the environment: a chat is never compacted, its client is told instead."""
     return {} if launch.agent and launch.auto_compact else {"DISABLE_AUTO_COMPACT": "1"}

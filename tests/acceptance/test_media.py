@@ -173,6 +173,18 @@ def test_a_large_image_is_made_smaller_by_the_cli_and_still_known(
     assert daemon.ask(messages).conversation == first.conversation
 
 
+def test_images_are_forgotten_with_their_conversation(daemon: Daemon, model: Model, name: str) -> None:
+    """Claude Code puts them into files, of which it tells the model, and leaves these there."""
+    answer = daemon.ask([user([image_part("png", IMAGES["png"]), text_part(f"{name} [[say seen]]")])])
+    texts = [block.get("text", "") for block in user_blocks(model.requests(name)[-1])]
+    (file,) = (
+        Path(text.split(": source: ")[1][:-1]) for text in texts if text.startswith("[Image: source: ")
+    )
+    assert file.read_bytes() == IMAGES["png"]
+    assert daemon.delete(f"/conversations/{answer.conversation}?purge=true").ok
+    assert not file.parent.parent.exists()
+
+
 # Documents, in a worker --------------------------------------------------------------------------------
 
 
