@@ -73,16 +73,12 @@ class Client:
             return await self._read(response), None
 
     async def _read(self, response: httpcore2.Response) -> bytes:
-        length = _header(response, b"content-length") or ""
         body = bytearray()
-        if not length.isdecimal() or int(length) <= self._max_bytes:
-            async for piece in response.aiter_stream():
-                body += piece
-                if len(body) > self._max_bytes:
-                    break
-            else:
-                return bytes(body)
-        raise Unreachable(f"it has more than {self._max_bytes} bytes")
+        async for piece in response.aiter_stream():
+            body += piece
+            if len(body) > self._max_bytes:
+                raise Unreachable(f"it has more than {self._max_bytes} bytes")
+        return bytes(body)
 
 
 class _CheckedNetwork(httpcore2.AsyncNetworkBackend):
