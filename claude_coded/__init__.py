@@ -9,7 +9,7 @@ Layers; a row sees only the rows below it (checked by import-linter):
     http | offline                          the API on TCP | a scripted Messages API, to try and test with
     service                                 a turn: planned, asked, recorded, concluded
     pool                                    the shell around the scheduler
-    worker | store                          one CLI process | conversations in SQLite
+    worker | store | fetch                  one CLI process | conversations in SQLite | images by URL
     activity | stopping | claude | openai | history | models | scheduler
                                             pure: no I/O, no clock, no randomness
     turn                                    the vocabulary between the two sides

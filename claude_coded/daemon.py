@@ -27,6 +27,7 @@ from claude_coded.claude.launch import (
     find_binary,
     parse_version,
     projects_directory,
+    scratch_directory,
 )
 from claude_coded.errors import ConfigurationError
 from claude_coded.http.app import create_app
@@ -144,8 +145,8 @@ class Daemon:
         )
         models = Models()
         pool = Pool(limits, cli, launch_of(AGENT, settings), models.learn)
-        projects = projects_directory(cli.environment)
-        return TurnService(store, pool, models, settings, projects=projects, wall=time.time)
+        traces = projects_directory(cli.environment), scratch_directory(cli.environment, os.getuid())
+        return TurnService(store, pool, models, settings, traces=traces, wall=time.time)
 
     async def _serve(self, sock: socket.socket, service: TurnService, version: str) -> None:
         settings = self._plan.settings

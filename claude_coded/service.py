@@ -10,6 +10,7 @@ import logging
 import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
+from glob import glob
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ from claude_coded.errors import (
     Evicted,
     NotFound,
 )
+from claude_coded.fetch import Fetcher
 from claude_coded.history import Conversation, Told
 from claude_coded.models import Models
 from claude_coded.planning import Located
@@ -50,7 +52,7 @@ class Listed:
 
 
 class TurnService:
-    """Runs turns. `projects` is where the CLI keeps its transcripts; `wall` returns Unix seconds."""
+    """Runs turns. `traces` are where the CLI keeps files of sessions; `wall` returns Unix seconds."""
 
     def __init__(
         self,
@@ -59,22 +61,24 @@ class TurnService:
         models: Models,
         settings: Settings,
         *,
-        projects: Path,
+        traces: Sequence[Path],
         wall: Callable[[], float],
     ) -> None:
         self.models = models
         self.store = store
         self.settings = settings
         self._pool = pool
-        self._projects = projects
+        self._traces = traces
         self._wall = wall
         self._runs = Runs(store, pool, settings, wall)
+        self._fetcher = Fetcher(enabled=settings.turns.fetch_images)
         pool.on_release(self._released)
 
     # Turns ---------------------------------------------------------------------------------------------
 
     async def locate(self, request: TurnRequest) -> Located:
         """Find the conversation that an unnamed request goes on with, or what a new one branches from."""
+        request = await self._fetcher.resolve(request)
         told = history.read(request)
         if request.named or not told.has_history:
             return Located(request, told)
@@ -209,7 +213,7 @@ class TurnService:
 
     async def _forget(self, key: ConversationKey) -> None:
         for session in await self.store.sessions(key):
-            await asyncio.to_thread(remove_transcript, self._projects, session)
+            await asyncio.to_thread(remove_traces, self._traces, session)
         await self.store.purge(key)
 
     def _listed(self, conversation: Conversation) -> Listed:
@@ -218,13 +222,16 @@ class TurnService:
         return Listed(conversation, states.get(view.phase, "cold") if view is not None else "cold")
 
 
-def remove_transcript(projects: Path, session: str) -> None:
-    """Remove what the CLI has on disk of a session: its transcript and what lies beside it."""
-    for path in projects.glob(f"*/{session}*"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+def remove_traces(directories: Sequence[Path], session: str) -> None:
+    """Remove what the CLI has on disk of a session: its transcript, images, and what lies beside them."""
+    for directory in directories:
+        # Not Path.glob: that fails when one of the CLI's directories goes meanwhile.
+        for name in glob(f"*/{session}*", root_dir=directory):  # noqa: PTH207
+            path = directory / name
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _unknown(key: ConversationKey) -> NotFound:

@@ -216,6 +216,12 @@ class TurnSettings:
         "reasoning",
         "Where Claude's own tool use shows in the answer: reasoning, content or off.",
     )
+    fetch_images: bool = setting(
+        f"{PREFIX}FETCH_IMAGES",
+        _bool,
+        False,
+        "Fetch images that a client names by an http(s) URL, from public addresses only.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,10 @@ Facts checked on Claude Code 2.1.330:
 - `rewind_conversation` (control request) takes a live session back to before a user message in some 5 ms;
   the cut reaches the disk with the next message, so it is asked for again after a resume.
 - A turn is on disk when its `result` line is out: a SIGKILL at that moment loses nothing.
+- Documents reach the model as they are. So do images, up to 2000 pixels a side and 5 MB of base64: beyond
+  that they are scaled or made JPEGs, but not those of a tool's results that are seeded. A user's images are
+  also put into files, of which a line behind the message tells the model. What is no image becomes a text
+  that says so.
 - As root it refuses `bypassPermissions` unless IS_SANDBOX=1.
 """
 
@@ -103,6 +107,12 @@ def projects_directory(worker_environment: Mapping[str, str]) -> Path:
     config = worker_environment.get("CLAUDE_CONFIG_DIR")
     home = worker_environment.get("HOME") or str(Path.home())
     return (Path(config) if config else Path(home) / ".claude") / "projects"
+
+
+def scratch_directory(worker_environment: Mapping[str, str], uid: int) -> Path:
+    """Return where the CLI puts users' images as files, and leaves them, likewise."""
+    named = worker_environment.get("CLAUDE_CODE_TMPDIR") or worker_environment.get("TMPDIR")
+    return Path(named or "/tmp") / f"claude-{uid}"  # noqa: S108 - the CLI's choice, a directory of its user
 
 
 def additions(launch: Launch) -> dict[str, str]:

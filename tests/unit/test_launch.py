@@ -14,6 +14,7 @@ from claude_coded.claude.launch import (
     find_binary,
     parse_version,
     projects_directory,
+    scratch_directory,
 )
 from claude_coded.errors import ConfigurationError
 
@@ -100,6 +101,9 @@ def test_only_an_agent_may_be_compacted_and_only_if_the_setting_says_so() -> Non
 def test_transcripts_lie_in_the_clis_configuration_directory() -> None:
     assert projects_directory({"HOME": "/h"}) == Path("/h/.claude/projects")
     assert projects_directory({"HOME": "/h", "CLAUDE_CONFIG_DIR": "/c"}) == Path("/c/projects")
+    assert scratch_directory({}, 7) == Path("/tmp/claude-7")
+    assert scratch_directory({"TMPDIR": "/t"}, 7) == Path("/t/claude-7")
+    assert scratch_directory({"TMPDIR": "/t", "CLAUDE_CODE_TMPDIR": "/u"}, 7) == Path("/u/claude-7")
 
 
 def test_a_worker_ends_with_the_daemon_where_util_linux_is_there() -> None:

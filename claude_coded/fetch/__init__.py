@@ -1,0 +1,5 @@
+"""Images that clients name by URL, fetched before a turn, and never from a private address."""
+
+from claude_coded.fetch.fetcher import Fetcher
+
+__all__ = ["Fetcher"]
