@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,7 @@ def kill(client: Client) -> None:
     client.daemon.worker_of(client.session).kill()
 
 
-def offered(client: Client, text: str, **more: object) -> set[str]:
+def offered(client: Client, text: str, **more: Any) -> set[str]:
     """Return which of the client's tools the model is offered."""
     names = json.loads(client.ask(f"{text} [[offered]]", **more).text)
     return {name.removeprefix("mcp__client__") for name in names if name.startswith("mcp__client__")}
@@ -122,7 +123,7 @@ def test_one_call_at_a_time(client: Client, name: str) -> None:
 def test_results_with_images_and_large_ones_reach_the_model_whole(client: Client, name: str) -> None:
     asked = f"{name} one [[tool get {{}}]] [[tool put {{}}]] [[images]]"
     client.ask(asked)
-    parts = [{"type": "text", "text": "seen"}, {"type": "image_url", "image_url": {"url": PNG}}]
+    parts: list[Json] = [{"type": "text", "text": "seen"}, {"type": "image_url", "image_url": {"url": PNG}}]
     results = client.results(parts, "x" * 500_000)
     assert client.daemon.ask([*client.messages, *results], **client.more).text == "1"
     assert client.daemon.worker_of(client.model.session(asked)).pid == client.pid
