@@ -12,7 +12,8 @@ import falcon
 import falcon.asgi
 
 from claude_coded.errors import UnsupportedMediaType
-from claude_coded.openai.chat import ChatRequest, ChunkEncoder, Completion, Envelope, parse_chat
+from claude_coded.openai.answers import ChunkEncoder, Completion, Envelope
+from claude_coded.openai.chat import ChatRequest, parse_chat
 from claude_coded.openai.wire import KEEP_ALIVE, check_conversation_id, model_object, usage_object
 from claude_coded.service import Listed, TurnService
 from claude_coded.settings import Settings
@@ -70,12 +71,16 @@ class ChatCompletions:
             named=name is not None,
             hint=_hint(req) or chat.hint,
             ephemeral=not chat.store,
+            tools=chat.tools,
+            options=chat.options,
         )
         located = await self._service.locate(request)
         resp.set_header(CONVERSATION_HEADER, located.request.key.id)
         if chat.ignored:
             resp.set_header(IGNORED_HEADER, ", ".join(sorted(map(_header_safe, chat.ignored))))
-        envelope = Envelope(f"chatcmpl-{uuid4().hex}", int(self._service.now()), chat.model)
+        envelope = Envelope(
+            f"chatcmpl-{uuid4().hex}", int(self._service.now()), chat.model, functions=chat.functions
+        )
         batches = Batches(self._service.run(located))
         if chat.stream:
             await self._stream(resp, batches, envelope, include_usage=chat.include_usage)
