@@ -18,7 +18,7 @@ from typing import Final
 
 from claude_coded.errors import IdempotencyKeyReused, InvalidRequest
 from claude_coded.http.batches import Batches
-from claude_coded.openai.chat import Envelope
+from claude_coded.openai.answers import Envelope
 from claude_coded.turn import AnswerEvent, ReasoningDelta, TextDelta, ToolCallDelta, TurnFailed, TurnFinished
 
 KEY_HEADER: Final = "Idempotency-Key"

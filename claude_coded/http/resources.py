@@ -16,11 +16,12 @@ from claude_coded.http.batches import Batches
 from claude_coded.http.choices import HEADERS as CHOICES
 from claude_coded.http.choices import choose
 from claude_coded.http.idempotency import KEY_HEADER, Begun, Claim, Follower, Replays
-from claude_coded.openai.chat import ChatRequest, ChunkEncoder, Completion, Envelope, parse_chat
+from claude_coded.openai.answers import ChunkEncoder, Completion, Envelope
+from claude_coded.openai.chat import ChatRequest, parse_chat
 from claude_coded.openai.wire import KEEP_ALIVE, check_conversation_id, model_object, usage_object
 from claude_coded.service import Listed, TurnService
 from claude_coded.settings import Settings
-from claude_coded.turn import AnswerEvent, ConversationKey, Options, TurnFailed, TurnFinished, TurnRequest
+from claude_coded.turn import AnswerEvent, ConversationKey, TurnFailed, TurnFinished, TurnRequest
 
 CONVERSATION_HEADER: Final = "X-Conversation-ID"
 IGNORED_HEADER: Final = "X-Claude-Coded-Ignored"
@@ -78,10 +79,11 @@ class ChatCompletions:
             named=name is not None,
             hint=_hint(req) or chat.hint,
             ephemeral=not chat.store,
-            options=choose(Options(), req.get_header, self._settings.claude),
+            tools=chat.tools,
+            options=choose(chat.options, req.get_header, self._settings.claude),
         )
         claim = Claim.of(req.context.tenant, req.get_header(KEY_HEADER), *_deciding(req), body)
-        begun = await self._replays.begin(claim, partial(self._begin, request, chat.model))
+        begun = await self._replays.begin(claim, partial(self._begin, request, chat))
         resp.set_header(CONVERSATION_HEADER, begun.conversation)
         if chat.ignored:
             resp.set_header(IGNORED_HEADER, ", ".join(sorted(map(_header_safe, chat.ignored))))
@@ -90,9 +92,10 @@ class ChatCompletions:
         else:
             await self._complete(resp, begun)
 
-    async def _begin(self, request: TurnRequest, model: str) -> Begun:
+    async def _begin(self, request: TurnRequest, chat: ChatRequest) -> Begun:
         located = await self._service.locate(request)
-        envelope = Envelope(f"chatcmpl-{uuid4().hex}", int(self._service.now()), model)
+        made = int(self._service.now())
+        envelope = Envelope(f"chatcmpl-{uuid4().hex}", made, chat.model, functions=chat.functions)
         return Begun(located.request.key.id, envelope, Batches(self._service.run(located)))
 
     async def _complete(self, resp: falcon.asgi.Response, begun: Begun) -> None:

@@ -16,7 +16,7 @@ KEEP_ALIVE: Final = b": keep-alive\n\n"
 
 CONVERSATION_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _LINE_ENDS: Final = tuple((end.encode(), b"\\u%04x" % ord(end)) for end in "\x85\u2028\u2029")
-_PATH: Final = re.compile(r" - at `\$\.?(.*)`$")
+_PATH: Final = re.compile(r" - at `\$(.*)`$")
 
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
@@ -29,19 +29,28 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from None
 
 
-def convert(value: object, kind: type[T]) -> T:
-    """Return what was decoded untyped as its type. Raises InvalidRequest as `decode` does."""
+def convert(value: object, kind: type[T], at: str = "") -> T:
+    """Return what was decoded untyped as its type; `at` is where it stood. Raises as `decode` does."""
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise _invalid(error) from None
+        raise _invalid(error, at) from None
 
 
-def _invalid(error: msgspec.ValidationError) -> InvalidRequest:
+def _invalid(error: msgspec.ValidationError, at: str = "") -> InvalidRequest:
     text = str(error)
     place = _PATH.search(text)
-    param = place.group(1) if place else None
-    return InvalidRequest(_PATH.sub(f" (at {param})", text) if param else text, param=param)
+    param = (at + (place.group(1) if place else "")).removeprefix(".") or None
+    text = _PATH.sub("", text)
+    return InvalidRequest(f"{text} (at {param})" if param else text, param=param)
+
+
+def canonical(value: object, param: str) -> str:
+    """Return the one JSON text of a value that was sent, keys sorted. Raises InvalidRequest."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+    except TypeError:  # so it calls what it cannot write, too
+        raise InvalidRequest("nested too deep, or a number is beyond 64 bits", param=param) from None
 
 
 def encode(value: object) -> bytes:

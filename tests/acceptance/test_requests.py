@@ -77,24 +77,43 @@ def test_a_body_that_is_no_object_is_a_400(daemon: Daemon, body: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("field", "value", "param"),
     [
-        ("n", 2),
-        ("tools", [{"type": "function", "function": {"name": "f"}}]),
-        ("response_format", {"type": "json_object"}),
-        ("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}),
-        ("stop", "END"),
-        ("stop", ["END"]),
-        ("logprobs", True),
-        ("audio", {"voice": "alloy", "format": "wav"}),
-        ("modalities", ["text", "audio"]),
-        ("tool_choice", "required"),
+        ("n", 2, "n"),
+        ("tools", [{"type": "custom", "custom": {"name": "f"}}], "tools[0].type"),
+        ("response_format", {"type": "grammar"}, "response_format.type"),
+        ("logprobs", True, "logprobs"),
+        ("audio", {"voice": "alloy", "format": "wav"}, "audio"),
+        ("modalities", ["text", "audio"], "modalities"),
+        ("moderation", {"model": "omni-moderation-latest"}, "moderation"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(
-    daemon: Daemon, model: Model, field: str, value: Any
+    daemon: Daemon, model: Model, field: str, value: Any, param: str
 ) -> None:
-    refused(daemon.ask("hi", **{field: value}), 400, field, "unsupported_parameter")
+    refused(daemon.ask("hi", **{field: value}), 400, param, "unsupported_parameter")
+    assert not model.requests()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "param"),
+    [
+        ("tools", [{"type": "function", "function": {"name": ""}}], "tools[0].function.name"),
+        ("tool_choice", "required", "tool_choice"),
+        (
+            "response_format",
+            {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array"}}},
+            "response_format.json_schema.schema",
+        ),
+        ("stop", ["a", ""], "stop[1]"),
+        ("max_tokens", 0, "max_tokens"),
+        ("reasoning_effort", "hard", "reasoning_effort"),
+    ],
+)
+def test_what_is_wrong_of_what_is_honoured_is_named(
+    daemon: Daemon, model: Model, field: str, value: Any, param: str
+) -> None:
+    refused(daemon.ask("hi", **{field: value}), 400, param)
     assert not model.requests()
 
 
@@ -107,6 +126,8 @@ def test_what_cannot_be_honoured_is_refused_by_name(
         ("top_p", 1.1),
         ("presence_penalty", 3),
         ("frequency_penalty", -3),
+        ("seed", 1.5),
+        ("verbosity", "chatty"),
     ],
 )
 def test_a_value_out_of_range_is_refused(daemon: Daemon, field: str, value: Any) -> None:

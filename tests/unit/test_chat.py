@@ -2,43 +2,28 @@
 
 import contextlib
 import json
-from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_coded.activity import Activity
-from claude_coded.errors import InvalidRequest, UnsupportedParameter, UpstreamOverloaded
-from claude_coded.openai.chat import ChunkEncoder, Completion, Envelope, parse_chat
-from claude_coded.openai.fields import FIELDS, Treatment
+from claude_coded.errors import InvalidRequest, UnsupportedParameter
+from claude_coded.history import chain
+from claude_coded.openai.chat import parse_chat
+from claude_coded.openai.fields import FIELDS
 from claude_coded.openai.wire import check_conversation_id
 from claude_coded.turn import (
-    AnswerEvent,
-    FinishReason,
     Image,
     Message,
-    ReasoningDelta,
     Role,
     Text,
-    TextDelta,
-    ToolActivity,
     ToolCall,
     ToolOutcome,
-    TurnEvent,
-    TurnFailed,
-    TurnFinished,
-    Usage,
 )
 
 HELLO: dict[str, Any] = {"role": "user", "content": "hello"}
-ENVELOPE = Envelope("chatcmpl-1", 7, "claude-code")
-USAGE = Usage(input=10, output=4, cache_read=6, cache_write=1, reasoning=2)
-
-
-IMAGE_URL = "messages[0].content[0].image_url.url"
 
 
 def call(name: str, arguments: str = "{}") -> dict[str, Any]:
@@ -53,6 +38,13 @@ def image(url: str) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": url}}
 
 
+DEEP = '{"x":' * 400 + "1" + "}" * 400
+CUSTOM = {"id": "a", "type": "custom", "custom": {"name": "f", "input": "x"}}
+FUNCTION: dict[str, Any] = {
+    "role": "assistant",
+    "content": None,
+    "function_call": {"name": "f", "arguments": '{"x": 1}'},
+}
 CALLS: dict[str, Any] = {
     "role": "assistant",
     "content": None,
@@ -61,7 +53,7 @@ CALLS: dict[str, Any] = {
 
 
 def body(**fields: object) -> bytes:
-    return orjson.dumps({"model": "claude-code", "messages": [HELLO], **fields})
+    return json.dumps({"model": "claude-code", "messages": [HELLO], **fields}).encode()
 
 
 def test_a_request() -> None:
@@ -114,16 +106,44 @@ def test_a_request() -> None:
             {"messages": [HELLO, {"role": "assistant", "tool_calls": [call("a", "no json")]}]},
             "messages[1].tool_calls[0].function.arguments",
         ),
-        ({"messages": [{"role": "user", "content": [image("data:image/bmp;base64,AA==")]}]}, IMAGE_URL),
-        ({"messages": [{"role": "user", "content": [image("data:image/png;base64,A")]}]}, IMAGE_URL),
+        (
+            {"messages": [HELLO, {"role": "assistant", "tool_calls": [call("")]}]},
+            "messages[1].tool_calls[0].id",
+        ),
+        (
+            {"messages": [HELLO, {"role": "assistant", "tool_calls": [call("a"), call("a")]}]},
+            "messages[1].tool_calls[1].id",
+        ),
+        (
+            {"messages": [HELLO, {"role": "assistant", "tool_calls": [{"id": "a", "type": "function"}]}]},
+            "messages[1].tool_calls[0].function",
+        ),
+        (
+            {
+                "messages": [
+                    HELLO,
+                    {"role": "assistant", "tool_calls": [call("a", DEEP)]},
+                ]
+            },
+            "messages[1].tool_calls[0].function.arguments",
+        ),
+        ({"messages": [HELLO, {"role": "function", "name": "f", "content": "x"}]}, "messages[1].name"),
+        ({"messages": [HELLO, FUNCTION, {"role": "function", "name": "g"}]}, "messages[2].name"),
+        ({"messages": [HELLO, FUNCTION, {"role": "function", "content": "x"}]}, "messages[2].name"),
+        ({"messages": [HELLO, FUNCTION, HELLO]}, "messages[1].function_call"),
+        ({"messages": [HELLO, {**FUNCTION, "tool_calls": [call("a")]}]}, "messages[1].function_call"),
+        (
+            {"messages": [HELLO, {"role": "assistant", "function_call": {"name": "f", "arguments": "x"}}]},
+            "messages[1].function_call.arguments",
+        ),
+        (
+            {"messages": [HELLO, {"role": "assistant", "function_call": {"name": ""}}]},
+            "messages[1].function_call.name",
+        ),
         ({"model": 5}, "model"),
         ({"model": ""}, "model"),
         ({"stream": "yes"}, "stream"),
         ({"stream_options": {"include_usage": 3}}, "stream_options.include_usage"),
-        ({"temperature": 3}, "temperature"),
-        ({"temperature": "hot"}, "temperature"),
-        ({"top_p": -0.1}, "top_p"),
-        ({"presence_penalty": 2.5}, "presence_penalty"),
     ],
 )
 def test_what_is_wrong_is_named(fields: dict[str, Any], param: str) -> None:
@@ -137,20 +157,19 @@ def test_what_is_wrong_is_named(fields: dict[str, Any], param: str) -> None:
     ("fields", "param"),
     [
         ({"n": 2}, "n"),
-        ({"stop": "x"}, "stop"),
         ({"logprobs": True}, "logprobs"),
-        ({"tools": [{"type": "function"}]}, "tools"),
-        ({"tool_choice": "required"}, "tool_choice"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"top_logprobs": 3}, "top_logprobs"),
         ({"audio": {"voice": "x"}}, "audio"),
         ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"moderation": {"model": "m"}}, "moderation"),
         (
             {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]},
             "messages[0].content[0].type",
         ),
+        ({"messages": [HELLO, {"role": "assistant", "audio": {"id": "a"}}, HELLO]}, "messages[1].audio"),
         (
-            {"messages": [{"role": "user", "content": [image("https://a.example/b.png")]}]},
-            "messages[0].content[0].image_url.url",
+            {"messages": [HELLO, {"role": "assistant", "tool_calls": [CUSTOM]}, HELLO]},
+            "messages[1].tool_calls[0].type",
         ),
     ],
 )
@@ -186,6 +205,51 @@ def test_outcomes_may_be_what_is_asked_and_empty_answers_are_nothing() -> None:
     assert [message.role for message in chat.messages] == [Role.USER, Role.USER, Role.ASSISTANT, Role.USER]
 
 
+def test_user_messages_follow_outcomes() -> None:
+    chat = parse_chat(body(messages=[HELLO, CALLS, result("a"), result("b"), HELLO, HELLO]))
+    assert [len(message.parts) for message in chat.messages] == [1, 2, 2, 1, 1]
+
+
+def test_outcomes_that_are_missing_are_named() -> None:
+    with pytest.raises(InvalidRequest, match=r"no results: a$"):
+        parse_chat(body(messages=[HELLO, CALLS, result("b"), HELLO]))
+    with pytest.raises(InvalidRequest, match=r"no results: a, b$"):
+        parse_chat(body(messages=[HELLO, CALLS]))
+
+
+def test_functions_of_the_history_are_calls_and_outcomes() -> None:
+    found = {"role": "function", "name": "f", "content": "ok"}
+    chat = parse_chat(body(messages=[HELLO, FUNCTION, found, {**FUNCTION, "content": "again"}, found]))
+    assert chat.messages == (
+        Message.of(Role.USER, "hello"),
+        Message(Role.ASSISTANT, (ToolCall("function_call_1", "f", '{"x": 1}'),)),
+        Message(Role.USER, (ToolOutcome("function_call_1", (Text("ok"),)),)),
+        Message(Role.ASSISTANT, (Text("again"), ToolCall("function_call_3", "f", '{"x": 1}'))),
+        Message(Role.USER, (ToolOutcome("function_call_3", (Text("ok"),)),)),
+    )
+    assert chat.functions is False  # what this request asks with decides
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": "no"},
+        {"content": [{"type": "text", "text": "no"}]},
+        {"content": [{"type": "refusal", "refusal": "no"}]},
+        {"refusal": "no"},
+        {"content": None, "refusal": "no", "audio": None, "function_call": None, "tool_calls": None},
+    ],
+)
+def test_what_an_assistant_refused_is_its_text(message: dict[str, Any]) -> None:
+    chat = parse_chat(body(messages=[HELLO, {"role": "assistant", **message}, HELLO]))
+    assert chat.messages[1] == Message.of(Role.ASSISTANT, "no")
+
+
+def test_calls_are_the_assistants_alone() -> None:
+    chat = parse_chat(body(messages=[{**HELLO, "tool_calls": [call("a")], "function_call": {"name": "f"}}]))
+    assert chat.messages == (Message.of(Role.USER, "hello"),)
+
+
 def test_null_is_the_same_as_absent() -> None:
     assert parse_chat(body(**dict.fromkeys(set(FIELDS) - {"model", "messages"}))).ignored == []
 
@@ -210,9 +274,50 @@ def test_no_body_is_an_internal_error(fields: dict[str, Any]) -> None:
         parse_chat(data)
 
 
-def test_fields_are_honoured_in_the_types_that_say_so() -> None:
-    honoured = {name for name, rule in FIELDS.items() if rule.treatment is Treatment.HONOURED}
-    assert honoured == {"model", "messages", "stream", "stream_options", "store"}
+PARTS = st.fixed_dictionaries(
+    {"type": st.sampled_from(["text", "image_url", "file", "refusal", "input_audio"])},
+    optional={
+        "text": st.text(max_size=4) | JSON,
+        "refusal": st.text(max_size=4) | JSON,
+        "image_url": st.fixed_dictionaries(
+            {"url": st.sampled_from(["data:image/png;base64,AA==", "http://[", ""])}
+        )
+        | JSON,
+        "file": st.fixed_dictionaries({"file_data": st.text(max_size=4), "filename": st.just("a.pdf")})
+        | JSON,
+    },
+)
+CALLED = st.fixed_dictionaries(
+    {"name": st.sampled_from("fg")},
+    optional={"arguments": st.sampled_from(["", "{}", "[", "1", '{"x":1e999}'])},
+)
+MESSAGES = st.fixed_dictionaries(
+    {"role": st.sampled_from(["system", "developer", "user", "assistant", "tool", "function"])},
+    optional={
+        "content": st.text(max_size=4) | st.none() | st.lists(PARTS, max_size=2),
+        "tool_calls": st.lists(
+            st.fixed_dictionaries({"id": st.sampled_from("ab"), "function": CALLED}), max_size=2
+        ),
+        "function_call": CALLED,
+        "tool_call_id": st.sampled_from("ab"),
+        "name": st.sampled_from("fg"),
+        "refusal": st.text(max_size=2),
+    },
+)
+
+
+@given(st.lists(MESSAGES, max_size=6))
+def test_a_history_is_refused_or_can_be_told_apart(messages: list[dict[str, Any]]) -> None:
+    """What is taken ends with the user's, and has an outcome for every call right after it."""
+    try:
+        chat = parse_chat(body(messages=messages))
+    except InvalidRequest:
+        return
+    assert len(list(chain(b"", chat.messages))) == len(chat.messages)
+    assert chat.messages[-1].role is Role.USER
+    for message, following in pairwise(chat.messages):
+        called = {part.id for part in message.parts if isinstance(part, ToolCall)}
+        assert called == {part.id for part in following.parts if isinstance(part, ToolOutcome)}
 
 
 @pytest.mark.parametrize("text", ["a", "My-chat_1.0", "0" * 128])
@@ -224,125 +329,3 @@ def test_conversation_ids(text: str) -> None:
 def test_bad_conversation_ids(text: str) -> None:
     with pytest.raises(InvalidRequest):
         check_conversation_id(text, "id")
-
-
-# Answers -----------------------------------------------------------------------------------------------
-
-
-def chunks(data: bytes) -> list[Any]:
-    events = data.decode().split("\n\n")
-    assert events.pop() == ""
-    assert all(event.startswith("data: ") for event in events)
-    return [event[6:] if event == "data: [DONE]" else orjson.loads(event[6:]) for event in events]
-
-
-def stream(events: Sequence[AnswerEvent], *, usage: bool = False) -> list[Any]:
-    encoder = ChunkEncoder(ENVELOPE, include_usage=usage)
-    return chunks(encoder.start() + encoder.encode(events))
-
-
-def deltas(made: list[Any]) -> list[dict[str, Any]]:
-    return [
-        chunk["choices"][0]["delta"] for chunk in made if isinstance(chunk, dict) and chunk.get("choices")
-    ]
-
-
-def test_a_stream() -> None:
-    made = stream([ReasoningDelta("hm"), TextDelta("a\n"), TextDelta('"b"'), TurnFinished(usage=USAGE)])
-    assert deltas(made) == [
-        {"role": "assistant", "content": ""},
-        {"reasoning_content": "hm"},
-        {"content": "a\n"},
-        {"content": '"b"'},
-        {},
-    ]
-    assert [chunk["choices"][0]["finish_reason"] for chunk in made[:-1]] == [None] * 4 + ["stop"]
-    assert made[-1] == "[DONE]"
-    assert {(c["id"], c["created"], c["model"], c["object"]) for c in made[:-1]} == {
-        ("chatcmpl-1", 7, "claude-code", "chat.completion.chunk")
-    }
-    assert all("usage" not in chunk for chunk in made[:-1])
-
-
-def test_usage_comes_last_when_asked_for() -> None:
-    made = stream([TextDelta("a"), TurnFinished(usage=USAGE)], usage=True)
-    assert [chunk["usage"] for chunk in made[:-2]] == [None] * 3
-    assert made[-2]["choices"] == []
-    usage = made[-2]["usage"]
-    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (10, 4, 14)
-    assert usage["prompt_tokens_details"]["cached_tokens"] == 6
-    assert usage["completion_tokens_details"]["reasoning_tokens"] == 2
-    assert made[-1] == "[DONE]"
-
-
-def test_an_error_in_a_stream_is_an_event_and_the_last() -> None:
-    made = stream([TextDelta("a"), TurnFailed(UpstreamOverloaded("too much"))])
-    assert made[-1] == {
-        "error": {"message": "too much", "type": "server_error", "param": None, "code": "overloaded"}
-    }
-
-
-@pytest.mark.parametrize(
-    ("where", "content", "reasoning"),
-    [
-        ("reasoning", "ab", "hm\n[Bash] ls\n[Bash failed: exit 1]\n"),
-        ("content", "a\n[Bash] ls\n[Bash failed: exit 1]\nb", "hm"),
-        ("off", "ab", "hm"),
-    ],
-)
-def test_tool_activity_shows_where_the_setting_says(where: str, content: str, reasoning: str) -> None:
-    events: list[TurnEvent] = [
-        ReasoningDelta("hm"),
-        TextDelta("a"),
-        ToolActivity("Bash", "ls"),
-        ToolActivity("Bash", "", failure="exit 1"),
-        TextDelta("b"),
-        TurnFinished(),
-    ]
-    activity = Activity(where)
-    made = deltas(stream(activity.show(events)))
-    assert "".join(delta.get("content", "") for delta in made) == content
-    assert "".join(delta.get("reasoning_content", "") for delta in made) == reasoning
-    assert activity.used == 1
-
-
-def test_a_completion() -> None:
-    completion = Completion(ENVELOPE)
-    assert completion.add([ReasoningDelta("hm"), TextDelta("a")]) is None
-    made = completion.add([TextDelta("b"), TurnFinished(FinishReason.REFUSAL, USAGE)])
-    assert made is not None
-    assert made["object"] == "chat.completion"
-    assert made["choices"] == [
-        {
-            "index": 0,
-            "message": {
-                "role": "assistant",
-                "content": "ab",
-                "refusal": None,
-                "annotations": [],
-                "reasoning_content": "hm",
-            },
-            "logprobs": None,
-            "finish_reason": "content_filter",
-        }
-    ]
-    assert made["usage"]["total_tokens"] == 14
-
-
-def test_a_failed_turn_is_no_completion() -> None:
-    with pytest.raises(UpstreamOverloaded):
-        Completion(ENVELOPE).add([TextDelta("a"), TurnFailed(UpstreamOverloaded("x"))])
-
-
-EVENTS = st.lists(st.builds(TextDelta, st.text()) | st.builds(ReasoningDelta, st.text()))
-
-
-@given(events=EVENTS)
-def test_the_completion_is_the_folded_stream(events: list[AnswerEvent]) -> None:
-    ended = [*events, TurnFinished(usage=USAGE)]
-    made = deltas(stream(ended))
-    whole = Completion(ENVELOPE).add(ended)
-    assert whole is not None
-    message = whole["choices"][0]["message"]
-    assert message["content"] == "".join(delta.get("content", "") for delta in made)
-    assert message.get("reasoning_content", "") == "".join(d.get("reasoning_content", "") for d in made)

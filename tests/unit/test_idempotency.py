@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from claude_coded.errors import IdempotencyKeyReused, InvalidRequest, QueueFull, UpstreamError
 from claude_coded.http.batches import Batches
 from claude_coded.http.idempotency import Begun, Claim, Replays
-from claude_coded.openai.chat import Envelope
+from claude_coded.openai.answers import Envelope
 from claude_coded.turn import AnswerEvent, TextDelta, TurnFailed, TurnFinished
 
 T = TypeVar("T")

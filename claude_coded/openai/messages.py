@@ -1,0 +1,182 @@
+"""The history that a request tells: the system text and the messages."""
+
+from typing import Any, Final, Literal
+
+import orjson
+from msgspec import Struct
+
+from claude_coded.errors import InvalidRequest, UnsupportedParameter
+from claude_coded.openai.content import ContentPart, content_part
+from claude_coded.openai.wire import canonical
+from claude_coded.turn import Document, Image, Message, Part, RemoteImage, Role, Text, ToolCall, ToolOutcome
+
+FUNCTION_CALL_ID: Final = "function_call_{}"
+"""The id that the deprecated `function_call` of a message is given, which has none: the message's index."""
+
+
+class FunctionCall(Struct, frozen=True):
+    """What a call calls; `arguments` is JSON text."""
+
+    name: str
+    arguments: str = ""
+
+
+class Call(Struct, frozen=True):
+    """A tool call of the assistant."""
+
+    id: str
+    type: str = "function"
+    function: FunctionCall | None = None
+
+
+class ChatMessage(Struct, frozen=True):
+    """A message as a client sends it; fields that are not known are let be."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[ContentPart] | None = None
+    refusal: str | None = None
+    tool_calls: list[Call] | None = None
+    tool_call_id: str | None = None
+    function_call: FunctionCall | None = None
+    name: str | None = None
+    audio: Any = None
+
+
+def history(given: list[ChatMessage]) -> tuple[str | None, tuple[Message, ...]]:
+    """Return the system text and the messages, which end with the user's. Raises InvalidRequest."""
+    if not given:
+        raise InvalidRequest("at least one message is needed", param="messages")
+    system: list[str] = []
+    messages: list[Message] = []
+    calls = _Calls()
+    for index, message in enumerate(given):
+        place = f"messages[{index}]"
+        if message.role in {"system", "developer"}:
+            system.append("\n".join(_texts(message, place)))
+        elif message.role in {"tool", "function"}:
+            _add_outcome(messages, calls.answer(message, place))
+        else:
+            calls.check_answered()
+            assistant = message.role == "assistant"
+            if parts := _answer(message, index) if assistant else _question(message, place):
+                calls.note(parts, message, place)
+                messages.append(Message(Role.ASSISTANT if assistant else Role.USER, parts))
+    calls.check_answered()
+    if not messages or messages[-1].role is not Role.USER:
+        raise InvalidRequest("the last message must be the user's", param=f"messages[{len(given) - 1}].role")
+    return "\n\n".join(system) if system else None, tuple(messages)
+
+
+class _Calls:
+    """The calls that wait for their outcomes: each has to come, in the messages right after the call."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, str] = {}  # id -> the function's name
+        self._made = ""  # where
+
+    def note(self, parts: tuple[Part, ...], message: ChatMessage, place: str) -> None:
+        self._open = {part.id: part.name for part in parts if isinstance(part, ToolCall)}
+        self._made = f"{place}.function_call" if message.function_call else f"{place}.tool_calls"
+
+    def answer(self, message: ChatMessage, place: str) -> ToolOutcome:
+        call = self._called(message, place)
+        del self._open[call]
+        parts = (part for part in _content(message, place))
+        kept = tuple(part for part in parts if isinstance(part, Text | Image | RemoteImage | Document))
+        return ToolOutcome(call, kept)
+
+    def _called(self, message: ChatMessage, place: str) -> str:
+        """Return the id of the call that a message answers: a function's names the function alone."""
+        if message.role == "function":
+            if (id_ := next(iter(self._open), None)) is None or self._open[id_] != message.name:
+                raise InvalidRequest(
+                    f"no call of the function {message.name!r} in the message before waits for a result",
+                    param=f"{place}.name",
+                )
+            return id_
+        if message.tool_call_id is None or message.tool_call_id not in self._open:
+            raise InvalidRequest(
+                f"no call {message.tool_call_id!r} of the assistant message before waits for a result",
+                param=f"{place}.tool_call_id",
+            )
+        return message.tool_call_id
+
+    def check_answered(self) -> None:
+        if self._open:
+            missing = ", ".join(self._open)
+            raise InvalidRequest(f"these tool calls have no results: {missing}", param=self._made)
+
+
+def _add_outcome(messages: list[Message], outcome: ToolOutcome) -> None:
+    """Add a tool's outcome; those of one reply make one message."""
+    last = messages[-1] if messages else None
+    if last is not None and last.role is Role.USER and isinstance(last.parts[-1], ToolOutcome):
+        messages[-1] = Message(Role.USER, (*last.parts, outcome))
+    else:
+        messages.append(Message(Role.USER, (outcome,)))
+
+
+def _question(message: ChatMessage, place: str) -> tuple[Part, ...]:
+    """Return a user message's parts."""
+    parts = tuple(part for part in _content(message, place) if not _is_blank(part))
+    if not parts:
+        raise InvalidRequest("a user message must not be empty", param=f"{place}.content")
+    return parts
+
+
+def _answer(message: ChatMessage, index: int) -> tuple[Part, ...]:
+    """Return an assistant message's parts: text, what it refused, calls; it may be empty, and is nothing."""
+    place = f"messages[{index}]"
+    if message.audio is not None:
+        raise UnsupportedParameter("audio is not supported", param=f"{place}.audio")
+    said: list[Part] = [*_content(message, place), Text(message.refusal or "")]
+    parts = [part for part in said if not _is_blank(part)]
+    if (function := message.function_call) is not None:
+        if message.tool_calls:
+            raise InvalidRequest("tool_calls stand here already", param=f"{place}.function_call")
+        parts.append(_call(FUNCTION_CALL_ID.format(index), function, f"{place}.function_call"))
+    ids: set[str] = set()
+    for number, call in enumerate(message.tool_calls or ()):
+        at = f"{place}.tool_calls[{number}]"
+        if not call.id or call.id in ids:
+            raise InvalidRequest("a call has an id of its own", param=f"{at}.id")
+        ids.add(call.id)
+        parts.append(_tool_call(call, at))
+    return tuple(parts)
+
+
+def _is_blank(part: Part) -> bool:
+    return isinstance(part, Text) and (not part.text or part.text.isspace())
+
+
+def _tool_call(call: Call, place: str) -> ToolCall:
+    if call.type != "function":
+        raise UnsupportedParameter(f"calls of type {call.type!r} are not supported", param=f"{place}.type")
+    if call.function is None:
+        raise InvalidRequest("a call has a function", param=f"{place}.function")
+    return _call(call.id, call.function, f"{place}.function")
+
+
+def _call(id_: str, function: FunctionCall, place: str) -> ToolCall:
+    if not function.name:
+        raise InvalidRequest("a function has a name", param=f"{place}.name")
+    try:
+        arguments = orjson.loads(function.arguments or "{}")
+    except ValueError:
+        arguments = None
+    param = f"{place}.arguments"
+    if not isinstance(arguments, dict):
+        raise InvalidRequest("arguments are the JSON text of an object", param=param)
+    canonical(arguments, param)  # histories are compared by it
+    return ToolCall(id_, function.name, function.arguments or "{}")
+
+
+def _content(message: ChatMessage, place: str) -> list[Part]:
+    if isinstance(message.content, str):
+        return [Text(message.content)]
+    parts = enumerate(message.content or ())
+    return [content_part(part, message.role, f"{place}.content[{index}]") for index, part in parts]
+
+
+def _texts(message: ChatMessage, place: str) -> list[str]:
+    return [part.text for part in _content(message, place) if isinstance(part, Text)]
