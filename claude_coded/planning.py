@@ -14,7 +14,7 @@ from claude_coded.history import Conversation, Head, Plan, Told, Way
 from claude_coded.pool import Pool
 from claude_coded.settings import Settings
 from claude_coded.store import Store
-from claude_coded.turn import Options, Profile, TurnRequest
+from claude_coded.turn import Options, Profile, ToolSpec, TurnRequest
 from claude_coded.worker import ParkLost, RewindRefused, SessionMissing
 
 DEFAULT_MODEL: Final = "default"
@@ -42,9 +42,10 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What a process is set up with, and cannot change.
+    """What a process is set up with: nothing of it changes while it is idle.
 
-    `generation` counts the conversation's sessions, `offer` how often the client took back a tool.
+    `generation` counts the conversation's sessions. The client's tools could be changed, but not without a
+    trace: the CLI goes on to name those that are gone.
     """
 
     profile: Profile
@@ -52,7 +53,7 @@ class Fit:
     generation: int
     schema: str | None
     permission_mode: str
-    offer: int
+    tools: tuple[ToolSpec, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,10 @@ class Planner:
         if not launch.workspace.is_dir():
             raise WorkspaceGone(f"the conversation's workspace {launch.workspace} does not exist any more")
         schema, mode = request.options.schema, launch.permission_mode
-        fit = Fit(profile, system, generation, schema, mode, self._offer(plan))
+        fit = Fit(profile, system, generation, schema, mode, request.tools.specs)
+        if plan.way is Way.ANSWER:
+            waits = self._pool.fit_of(request.key)
+            fit = replace(fit, tools=waits.tools) if isinstance(waits, Fit) else fit
         return Seat(fit, launch)
 
     def _check(self, launch: Launch) -> None:
@@ -198,11 +202,3 @@ class Planner:
             raise InvalidRequest(
                 f"the conversation works in {launch.workspace}, and stays there", param="X-Claude-Workspace"
             )
-
-    def _offer(self, plan: Plan) -> int:
-        """Return the count that a hot process has if its tools suit, else another one."""
-        fit, worker = self._pool.fit_of(self._request.key), self._pool.worker_of(self._request.key)
-        if not isinstance(fit, Fit) or worker is None:
-            return 0
-        suits = plan.way is Way.ANSWER or worker.offers(self._request.tools.specs)
-        return fit.offer if suits else fit.offer + 1

@@ -118,11 +118,6 @@ class Pool:
         view = self._scheduler.of(conversation)
         return view.fit if view is not None else None
 
-    def worker_of(self, conversation: ConversationKey) -> Worker | None:
-        """Return the conversation's process."""
-        view = self._scheduler.of(conversation)
-        return self._workers.get(view.id) if view is not None else None
-
     async def admit(self, conversation: ConversationKey) -> Admission:
         """Wait for the conversation. Raises QueueFull, Draining, Evicted."""
         ticket = next(self._tickets)

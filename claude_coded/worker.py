@@ -38,7 +38,7 @@ from claude_coded.claude.wire import (
 from claude_coded.errors import CodedError, ModelNotFound, WorkerDied, WorkerStartFailed
 from claude_coded.history import Span
 from claude_coded.process import Listener, Process
-from claude_coded.turn import Message, Role, ToolOutcome, ToolSpec
+from claude_coded.turn import Message, Role, ToolOutcome
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,6 @@ class Worker:
         self._bridge = Bridge()
         self._listed = asyncio.Event()
         self._limits = Limits()
-        self._has_tools = False  # the client's server was declared
         self._running = False
         self._tasks = 0
         self._idle = asyncio.Event()
@@ -209,7 +208,7 @@ class Worker:
         self._bridge.begin(turn.open_calls, turn.refused_calls)
         self._idle.clear()
         if ask.setup is not None:
-            self._has_tools = self._bridge.offer(ask.manner.tools.specs)
+            self._bridge.offer(ask.manner.tools.specs)
             await self._initialize(ask, ask.setup)
         self._alive()
         self._enter(WorkerState.BUSY, "turn")
@@ -245,10 +244,6 @@ class Worker:
         self._turn.ask_more(uuid, self._translator(uuid, self._turn.ask.manner))
         self._bridge.begin(self._turn.open_calls, self._turn.refused_calls)
         self._process.write(message_line(message, uuid, query=True))
-
-    def offers(self, specs: tuple[ToolSpec, ...]) -> bool:
-        """Return whether just these tools of the client's can be on offer here."""
-        return self._bridge.covered_by(specs) and (self._has_tools or not specs)
 
     def _translator(self, uuid: str, manner: Manner) -> Translator:
         return Translator(uuid, retries=self._cli.retries, cost_before=self._cost, terms=manner.terms)

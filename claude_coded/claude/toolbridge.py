@@ -74,10 +74,6 @@ class Bridge:
         self.specs, self.listed = specs, False
         return True
 
-    def covered_by(self, specs: Iterable[ToolSpec]) -> bool:
-        """Return whether all the tools that are on offer are among these: the CLI does not take one back."""
-        return set(self.specs) <= set(specs)
-
     def supply(self, outcomes: Iterable[ToolOutcome]) -> list[Reply]:
         """Take the outcomes of calls; return the answers to those that the CLI has asked for already."""
         replies = []

@@ -64,7 +64,7 @@ def test_calls_end_the_response_and_their_results_go_on_with_the_turn(
     choice = answer.body["choices"][0]
     assert choice["finish_reason"] == "tool_calls"
     assert choice["message"]["content"] == "Let me see."
-    assert client.calls == [("get", '{"x":1}'), ("put", "{}")]
+    assert client.calls == [("get", '{"x": 1}'), ("put", "{}")]
     assert client.daemon.shown(client.conversation)["state"] == "parked"
     before = client.conversation, client.pid
     assert client.returns("one", "two").text == "one\ntwo"
@@ -78,7 +78,7 @@ def test_a_loop_of_calls_stays_on_its_worker(client: Client, name: str) -> None:
     client.ask(f"{name} {steps}")
     before = client.pid
     for number in range(5):
-        assert client.calls == [("get", f'{{"x":{number}}}')]
+        assert client.calls == [("get", f'{{"x": {number}}}')]
         client.returns(f"result {number}")
     assert client.returns("last").text == "step 5"
     assert client.pid == before
@@ -94,7 +94,7 @@ def test_arguments_come_as_they_are_made(pool: Daemon, name: str) -> None:
     assert {key: first[0][key] for key in ("index", "type")} == {"index": 0, "type": "function"}
     assert first[0]["function"] == {"name": "get", "arguments": ""}
     assert first[0]["id"] != second[0]["id"]
-    assert "".join(call["function"]["arguments"] for call in first) == '{"x":12345}'
+    assert "".join(call["function"]["arguments"] for call in first) == '{"x": 12345}'
     assert "".join(call["function"]["arguments"] for call in second) == "{}"
     assert all(call.keys() == {"index", "function"} for call in (*first[1:], *second[1:]))
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
@@ -111,10 +111,10 @@ def test_claudes_own_tools_in_the_same_reply(client: Client, name: str) -> None:
 def test_one_call_at_a_time(client: Client, name: str) -> None:
     client.more |= {"parallel_tool_calls": False}
     client.ask(f'{name} [[tool get {{"x": 1}}]] [[tool get {{"x": 2}}]] [[result]]')
-    assert client.calls == [("get", '{"x":1}')]
+    assert client.calls == [("get", '{"x": 1}')]
     client.messages += client.results("1")
     client.messages.append(client.daemon.ask(client.messages, **client.more).message)
-    assert client.calls == [("get", '{"x":2}')]
+    assert client.calls == [("get", '{"x": 2}')]
     answer = client.daemon.ask([*client.messages, *client.results("2")], **client.more)
     assert answer.text == "1\n2"
     assert client.daemon.worker_of(client.model.session(name)).pid == client.pid
@@ -160,9 +160,7 @@ def test_missing_results_are_named(client: Client, name: str) -> None:
 
 def test_the_tools_may_change_in_mid_conversation(client: Client, name: str) -> None:
     assert offered(client, f"{name} one") == {"get", "put"}
-    first = client.pid
     assert offered(client, f"{name} two", tools=[GET, PUT, function("new")]) == {"get", "put", "new"}
-    assert client.pid == first
     assert offered(client, f"{name} three", tools=[function("new")]) == {"new"}
     changed = function("new", {"type": "object", "properties": {"y": {}}})
     assert offered(client, f"{name} four", tools=[changed]) == {"new"}
@@ -171,7 +169,7 @@ def test_the_tools_may_change_in_mid_conversation(client: Client, name: str) -> 
 
 
 def test_a_turn_that_waits_goes_on_with_other_tools(client: Client, name: str) -> None:
-    client.ask(f"{name} [[tool get {{}}]] [[tool new {{}}]] [[say ok]]")
+    client.ask(f"{name} [[tool get {{}}]] [[say Now that.]] [[tool new {{}}]] [[say ok]]")
     pid = client.pid
     client.returns("1", tools=[GET, PUT, function("new")])
     assert client.calls == [("new", "{}")]

@@ -182,7 +182,8 @@ class Client:
 
     def check(self) -> None:
         """Check what the newest question came with."""
-        text = [entry[1] for entry in told(self.messages) if entry[0] == "user"][-1]
+        asked = [text for role, text in told(self.messages) if role == "user" and not text.startswith("-> ")]
+        text = asked[-1]
         self.body = newest(self.model, text)
         assert reached(self.body) == told(self.messages[:-1]), differs(self.body, self.messages)
         self.pid = self._process()
