@@ -53,8 +53,8 @@ def aider(home: Home, file: Path) -> Aider:
     program = python_packages("aider-chat==0.86.2") / "bin" / "aider"
 
     def run(*flags: str, typed: str = "", kind: str = "claude-code-chat") -> str:
-        command = [program, "--model", f"openai/{kind}", *FLAGS, *flags, file.name]
-        return home.run(*command, text=typed, LITELLM_LOCAL_MODEL_COST_MAP="True").ok()
+        arguments = ["--model", f"openai/{kind}", *FLAGS, *flags, file.name]
+        return home.run(program, *arguments, text=typed, LITELLM_LOCAL_MODEL_COST_MAP="True").ok()
 
     return run
 

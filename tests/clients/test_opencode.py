@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -51,14 +51,15 @@ def tool(name: str, **arguments: Any) -> str:
 
 @pytest.fixture
 def opencode(home: Home) -> OpenCode:
-    """Return a function that runs opencode in a repository and returns its events, as `--format json` tells."""
+    """Return a function that runs opencode in a repository and returns its events."""
     program = node_packages("opencode") / "node_modules" / ".bin" / "opencode"
     subprocess.run(["git", "init", "-q", str(home.work)], check=True)
     (home.work / "opencode.json").write_text(json.dumps(settings(home.base_url)))
 
-    def run(text: str, *flags: str) -> list[Json]:
+    def run(*texts: str, flags: Sequence[str] = ()) -> list[Json]:
         # The text comes by stdin: as an argument it would be put into quotes.
-        written = home.run(program, "run", "--format", "json", *flags, text=text, **QUIET).ok()
+        command = [program, "run", "--format", "json", *flags]
+        written = home.run(*command, text=" ".join(texts), **QUIET).ok()
         return [json.loads(line) for line in written.splitlines()]
 
     return run
@@ -76,16 +77,18 @@ def used(events: list[Json]) -> list[str]:
 
 
 def test_it_answers(opencode: OpenCode) -> None:
-    events = opencode("[[think hm]] [[words 5]]", "--model", "claude-coded/claude-code")
+    events = opencode("[[think hm]] [[words 5]]", flags=["--model", "claude-coded/claude-code"])
     assert said(events).split() == ["w0", "w1", "w2", "w3", "w4"]
 
 
 def test_a_file_is_written_edited_and_run(opencode: OpenCode, home: Home) -> None:
     file = home.work / "greet.sh"
     events = opencode(
-        f"{tool('write', filePath=str(file), content='echo one\necho two\n')} [[result]]"
-        f"{tool('edit', filePath=str(file), oldString='two', newString='zwei')}"
-        f"{tool('bash', command='sh greet.sh > heard')} [[say done]]"
+        tool("write", filePath=str(file), content="echo one\necho two\n"),
+        "[[result]]",
+        tool("edit", filePath=str(file), oldString="two", newString="zwei"),
+        tool("bash", command="sh greet.sh > heard"),  # beside the edit, and yet after it
+        "[[say done]]",
     )
     assert used(events) == ["write", "edit", "bash"]
     assert said(events).endswith("done")
@@ -97,7 +100,7 @@ def test_a_session_goes_on(opencode: OpenCode, home: Home, model: Model, name: s
     (home.work / "notes").write_text(f"{name} seven\n")
     first = opencode(f"{name} {tool('read', filePath=str(home.work / 'notes'))} [[result]]")
     assert "seven" in said(first)
-    second = opencode(f"{name} again [[recall]]", "--continue")
+    second = opencode(f"{name} again [[recall]]", flags=["--continue"])
     texts = json.loads(said(second))
     assert [text.startswith(name) for text in texts] == [True, True]
     assert {event["sessionID"] for event in first} == {event["sessionID"] for event in second}
