@@ -27,16 +27,20 @@ def python_packages(*packages: str) -> Path:
 
 
 def node_packages(project: str) -> Path:
-    """Return a copy of a directory of ours with a package.json, and its packages beside it."""
+    """Return a copy of a directory of ours with a package.json, and its packages beside it.
+
+    Without a package-lock.json, the packages have no dependencies but those that they pin themselves.
+    """
     if shutil.which("npm") is None:
         pytest.skip("npm is not on the PATH")
     source = SOURCES / project
-    lists = [source / "package.json", source / "package-lock.json"]
+    lists = sorted(source.glob("package*.json"))
 
     def fill(directory: Path) -> None:
         for file in lists:
             shutil.copy(file, directory)
-        _run(["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"], directory)
+        install = "ci" if len(lists) > 1 else "install"
+        _run(["npm", install, "--no-audit", "--no-fund", "--loglevel=error"], directory)
 
     directory = _kept(project, [file.read_text() for file in lists], fill)
     for program in source.glob("*.mjs"):  # they find packages from where they are

@@ -58,8 +58,8 @@ def opencode(home: Home) -> OpenCode:
 
     def run(*texts: str, flags: Sequence[str] = ()) -> list[Json]:
         # The text comes by stdin: as an argument it would be put into quotes.
-        command = [program, "run", "--format", "json", *flags]
-        written = home.run(*command, text=" ".join(texts), **QUIET).ok()
+        arguments = ["run", "--format", "json", *flags]
+        written = home.run(program, *arguments, text=" ".join(texts), **QUIET).ok()
         return [json.loads(line) for line in written.splitlines()]
 
     return run
