@@ -56,7 +56,7 @@ def test_it_answers(llm: Llm, flags: list[str]) -> None:
 
 
 def test_it_goes_on_with_a_conversation(llm: Llm, model: Model, name: str) -> None:
-    llm("-s", "Be brief.", f"{name} one", kind="claude-code")
+    llm("-s", "Be brief.", f"{name} one")
     assert json.loads(llm("-c", f"{name} two [[recall]]")) == [f"{name} one", f"{name} two [[recall]]"]
     body = newest(model, f"{name} two [[recall]]")
     assert [role for role, _ in reached(body)] == ["user", "assistant", "user"]
