@@ -37,8 +37,15 @@ def settings(base_url: str) -> Json:
                 "options": {"baseURL": base_url, "apiKey": "none"},
                 "models": {
                     "claude-code-chat": {"name": "Claude", "limit": limit},
-                    "claude-code": {"name": "Claude Code", "tool_call": False, "limit": limit},
+                    "claude-code": {"name": "Claude Code", "limit": limit},
                 },
+            }
+        },
+        "agent": {
+            "claude-code": {  # Claude uses its own tools, and is offered none of opencode's
+                "mode": "primary",
+                "model": "claude-coded/claude-code",
+                "permission": {"*": "deny"},
             }
         },
     }
@@ -76,9 +83,10 @@ def used(events: list[Json]) -> list[str]:
     return [part["tool"] for part in states if part["state"]["status"] == "completed"]
 
 
-def test_it_answers(opencode: OpenCode) -> None:
-    events = opencode("[[think hm]] [[words 5]]", flags=["--model", "claude-coded/claude-code"])
+def test_the_agent_answers(opencode: OpenCode) -> None:
+    events = opencode("[[think hm]] [[words 5]]", flags=["--agent", "claude-code"])
     assert said(events).split() == ["w0", "w1", "w2", "w3", "w4"]
+    assert not used(events)
 
 
 def test_a_file_is_written_edited_and_run(opencode: OpenCode, home: Home) -> None:
