@@ -17,12 +17,15 @@ def library(home: Home) -> Library:
 
 
 class TestOpenAIPython(LibraryTests):
-    def test_claudes_own_tools_run_beside_the_clients(self, library: Library, daemon: Daemon) -> None:
-        own = '[[tool Bash {"command": "echo 7 > degrees"}]]'
-        heard = library("stream_tools", f"{own} {calls('Oslo')} [[result]]", model="claude-code")
+    @pytest.mark.parametrize("between", ["[[say and]]", ""], ids=["one after the other", "at once"])
+    def test_claudes_own_tools_run_beside_the_clients(
+        self, library: Library, daemon: Daemon, name: str, between: str
+    ) -> None:
+        own = f'[[tool Bash {{"command": "echo 7 > {name}"}}]]'
+        heard = library("stream_tools", f"{own} {between} {calls('Oslo')} [[result]]", model="claude-code")
         assert heard["calls"] == ["Oslo"]
         assert heard["text"].endswith("7 degrees in Oslo")
-        assert (daemon.workspace / "degrees").read_text() == "7\n"
+        assert (daemon.workspace / name).read_text() == "7\n"
 
     @pytest.mark.parametrize(
         ("kind", "text", "error", "status", "code"),
