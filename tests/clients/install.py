@@ -1,5 +1,6 @@
 """Installations of client programs, apart from the project's own environment and kept between runs."""
 
+import fcntl
 import hashlib
 import os
 import re
@@ -52,11 +53,14 @@ def _kept(name: str, parts: Sequence[str], fill: Callable[[Path], None]) -> Path
     """Return a directory that was filled now or in an earlier run; another recipe has another directory."""
     directory = CACHE / f"{name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
     mark = directory / ".complete"
-    if not mark.exists():
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(parents=True)
-        fill(directory)
-        mark.touch()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be at it
+        if not mark.exists():
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir()
+            fill(directory)
+            mark.touch()
     return directory
 
 
