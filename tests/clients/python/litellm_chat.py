@@ -1,0 +1,80 @@
+"""LiteLLM, whose users name the server and the model in one."""
+
+import json
+import os
+import sys
+from typing import Any
+
+import litellm
+from pydantic import BaseModel
+
+litellm.suppress_debug_info = True  # it goes to stdout
+OPTIONS: dict[str, Any] = {"model": f"openai/{os.environ['MODEL']}", "max_retries": 0}
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "get_weather",
+            "description": "The weather of a city",
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string"}},
+                "required": ["city"],
+            },
+        },
+    }
+]
+
+
+class Weather(BaseModel):
+    city: str
+    degrees: int
+
+
+def ask(messages: list[Any], *, stream: bool, **more: Any) -> Any:
+    """Return the message of an answer, which may have been streamed."""
+    answer = litellm.completion(messages=messages, stream=stream, **more, **OPTIONS)
+    if stream:
+        answer = litellm.stream_chunk_builder(list(answer), messages=messages)
+    return answer.choices[0].message
+
+
+def chat(*texts: str) -> Any:
+    messages: list[Any] = []
+    for number, text in enumerate(texts):
+        messages.append({"role": "user", "content": text})
+        messages.append(ask(messages, stream=not number % 2).model_dump())
+    return {"answers": [message["content"] for message in messages[1::2]]}
+
+
+def stream(text: str) -> Any:
+    chunks = litellm.completion(messages=[{"role": "user", "content": text}], stream=True, **OPTIONS)
+    deltas = [chunk.choices[0].delta.content for chunk in chunks]
+    return {"text": "".join(it or "" for it in deltas), "deltas": len([it for it in deltas if it])}
+
+
+def tools(text: str, *, stream: bool = False) -> Any:
+    messages: list[Any] = [{"role": "user", "content": text}]
+    cities = []
+    while True:
+        answer = ask(messages, stream=stream, tools=TOOLS, tool_choice="auto")
+        messages.append(answer.model_dump())
+        if not answer.tool_calls:
+            return {"text": answer.content, "calls": cities}
+        for call in answer.tool_calls:
+            city = json.loads(call.function.arguments)["city"]
+            cities.append(city)
+            result = f"7 degrees in {city}"
+            messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
+
+
+def stream_tools(text: str) -> Any:
+    return tools(text, stream=True)
+
+
+def document(text: str) -> Any:
+    answer = ask([{"role": "user", "content": text}], stream=False, response_format=Weather)
+    return {"object": Weather.model_validate_json(answer.content).model_dump()}
+
+
+print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))

@@ -1,0 +1,18 @@
+"""openai-node: chat, streams, runTools and zod."""
+
+import pytest
+
+from tests.clients.install import node_packages
+from tests.clients.library import LibraryTests
+from tests.clients.programs import Home, Library
+
+pytestmark = pytest.mark.clients
+
+
+@pytest.fixture
+def library(home: Home) -> Library:
+    return Library(home, ["node", node_packages("node") / "openai_chat.mjs"])
+
+
+class TestOpenAINode(LibraryTests):
+    pass
