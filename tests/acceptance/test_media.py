@@ -18,6 +18,8 @@ from claude_coded.claude.launch import Launch, environment, find_binary
 from claude_coded.claude.protocol import Setup
 from claude_coded.turn import Document, Image, Message, Role, Text, ToolCall, ToolOutcome, TurnFinished
 from claude_coded.worker import Cli, Watch, Worker
+from tests.acceptance.conftest import Start
+from tests.acceptance.test_requests import refused
 from tests.support.client import assistant, call, newest, user
 from tests.support.daemon import Daemon, Json, Model, eventually
 
@@ -50,6 +52,11 @@ def image_shown(kind: str) -> Shown:
 
 def image_part(kind: str, data: bytes) -> Json:
     return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{base64_of(data)}"}}
+
+
+def file_part(name: str, data: bytes) -> Json:
+    data_url = f"data:application/pdf;base64,{base64_of(data)}"
+    return {"type": "file", "file": {"filename": name, "file_data": data_url}}
 
 
 def text_part(text: str) -> Json:
@@ -156,6 +163,41 @@ def test_images_of_a_history_and_of_tools_reach_the_model_as_they_are(talk: Talk
     talk.add(assistant("good"), "good")
     talk.ask(f"{name} look [[say seen]]")
     talk.goes_on(name)
+
+
+def test_documents_of_a_question_a_history_and_of_tools_reach_the_model(talk: Talk, name: str) -> None:
+    pdf, part = shown("application/pdf", PDF), file_part("a.pdf", PDF)
+    talk.add(user([text_part(f"{name} this"), part, text_part("so")]), f"{name} this", pdf, "so")
+    talk.add(assistant("fine"), "fine")
+    talk.add(user(f"{name} print"), f"{name} print")
+    talk.add(assistant(None, tool_calls=[call(1, "print")]))
+    talk.add({"role": "tool", "tool_call_id": "call_1", "content": [text_part("done"), part]}, ["done", pdf])
+    talk.add(assistant("good"), "good")
+    talk.add(user([part, text_part("and that")]), pdf, "and that")
+    talk.ask(f"{name} read [[say read]]")
+    talk.goes_on(name)
+
+
+def test_a_document_that_has_changed_is_seen_as_it_is_now(talk: Talk, name: str) -> None:
+    for data in (PDF, PDF + b"%"):
+        talk.messages[:1] = [user([text_part(f"{name} this"), file_part("a.pdf", data)])]
+        talk.sent[:2] = [f"{name} this", shown("application/pdf", data)]
+        talk.ask(f"{name} {len(data)} [[say read]]")
+
+
+def test_images_by_url_are_refused_until_the_operator_allows_them(daemon: Daemon, model: Model) -> None:
+    part = {"type": "image_url", "image_url": {"url": "https://images.example/a.png"}}
+    refused(daemon.ask([user([part])]), 400, "messages", "unsupported_parameter")
+    assert not model.requests()
+
+
+def test_images_of_this_machine_are_never_fetched(start: Start, model: Model) -> None:
+    daemon = start(CLAUDE_CODED_FETCH_IMAGES="true", POOL_SIZE=1)
+    for host in (daemon.base_url, model.url, "http://169.254.169.254", "http://[::ffff:127.0.0.1]"):
+        answer = daemon.ask([user([{"type": "image_url", "image_url": {"url": f"{host}/health"}}])])
+        refused(answer, 400, "messages", None)
+        assert "no public web server" in answer.error["message"]
+    assert not model.requests()
 
 
 def test_a_large_image_is_made_smaller_by_the_cli_and_still_known(
