@@ -9,7 +9,7 @@ import pytest
 
 from tests.acceptance.test_requests import PIXEL, refused
 from tests.support.client import Client, assistant, call, outcome, reached, told, user
-from tests.support.daemon import Daemon, Json, Model
+from tests.support.daemon import SESSION, Daemon, Json, Model
 
 CLIENTS = Path(__file__).parent.parent / "data" / "clients"
 
@@ -162,7 +162,7 @@ def knows(model: Model, request: Json) -> Any:
     """Check that the newest request with this history is just that; return its session."""
     asked = told(request["body"]["messages"])
     (*_, body) = [it for it in model.requests() if reached(it) == asked]
-    return body["metadata"]
+    return SESSION.findall(json.dumps(body["metadata"]))[-1]
 
 
 def test_opencodes_requests_stay_in_one_conversation(daemon: Daemon, model: Model, name: str) -> None:
@@ -174,8 +174,11 @@ def test_opencodes_requests_stay_in_one_conversation(daemon: Daemon, model: Mode
         second, third = recorded("opencode_second_turn", name), recorded("opencode_after_tool_call", name)
         assert replay(daemon, second) == conversation
         assert titled.result() != conversation
+        pid = daemon.worker_of(model.session("USETOOL")).pid
     assert replay(daemon, third) == conversation
     assert knows(model, first) == knows(model, second) == knows(model, third) != knows(model, title)
+    assert daemon.worker_of(model.session("USETOOL")).pid == pid
+    assert "echo hi" in model.requests("USETOOL")[-1]["messages"][-2]["content"][0]["input"]["command"]
 
 
 def test_aiders_requests_stay_in_one_conversation(daemon: Daemon, model: Model, name: str) -> None:
