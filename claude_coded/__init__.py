@@ -7,9 +7,12 @@ Layers; a row sees only the rows below it (checked by import-linter):
 
     daemon                                  the object graph, its start and its stop; the command line
     http | offline                          the API on TCP | a scripted Messages API, to try and test with
-    service                                 a turn: planned, asked, recorded, concluded
+    service                                 what HTTP sees: conversations found, turns run
+    running                                 a turn: asked, told, recorded, concluded
+    planning                                how it gets at its history, and a worker that suits
     pool                                    the shell around the scheduler
     worker | store | fetch                  one CLI process | conversations in SQLite | images by URL
+    ask | process                           what a turn writes, and its events | a child and its pipes
     activity | stopping | claude | openai | history | models | scheduler
                                             pure: no I/O, no clock, no randomness
     turn                                    the vocabulary between the two sides
@@ -36,7 +39,16 @@ tools did cannot be seeded: a session whose dropped turns used them is forked, a
 lost or cannot be rewound, a fresh one is seeded with the messages.
 
 A new conversation takes a spare: a process spawned ahead that has no prompt yet. The first `initialize` sets
-it, with the message right behind. A change of system text or model starts the session anew from disk.
+it, with the message right behind. A change of system text, model, schema or tools starts the session anew
+from disk.
+
+The client's tools are an MCP server of the CLI's over the control protocol (`claude.toolbridge`). A reply that
+calls them ends the response; the CLI's turn stays parked in its worker with the calls unanswered, and is
+recorded as a turn that is not whole: nobody can go on after it but who brings the outcomes. They are handed to
+the calls and the same turn goes on. Where it is gone (evicted, killed, a restart) the history goes another
+way: a fork before its question, or seeding; what Claude's own tools did within just that turn is then lost.
+An answer that a stop text or a token limit of the client's has cut is taken back as far as the client did not
+see it.
 """
 
 __version__ = "0.1.0"

@@ -1,8 +1,7 @@
 """Turns, as the HTTP side sees them: a request in, an iterator of events out.
 
-A turn is planned when it has its conversation, asked when it has a worker, and recorded before its last
-event is handed over. Whatever else happens to it, somebody concludes it: the worker is taken back to where
-the conversation stands, or stopped.
+A request is located here: it goes on with a conversation, branches from one, or begins one. `running` runs
+its turn.
 """
 
 import asyncio
