@@ -42,13 +42,12 @@ A new conversation takes a spare: a process spawned ahead that has no prompt yet
 it, with the message right behind. A change of system text, model, schema or tools starts the session anew
 from disk.
 
-The client's tools are an MCP server of the CLI's over the control protocol (`claude.toolbridge`). A reply that
-calls them ends the response; the CLI's turn stays parked in its worker with the calls unanswered, and is
-recorded as a turn that is not whole: nobody can go on after it but who brings the outcomes. They are handed to
-the calls and the same turn goes on. Where it is gone (evicted, killed, a restart) the history goes another
-way: a fork before its question, or seeding; what Claude's own tools did within just that turn is then lost.
-An answer that a stop text or a token limit of the client's has cut is taken back as far as the client did not
-see it.
+The client's tools are an MCP server of the CLI's over the control protocol (`claude.toolbridge`). A reply
+that calls them ends the response; the CLI's turn stays parked in its worker with the calls unanswered, and is
+recorded as a turn that is not whole: only the outcomes go on after it. They are handed to the calls and the
+same turn goes on. Where it is gone (evicted, killed, a restart) the history goes another way, a fork before
+its question or seeding; what Claude's own tools did within just that turn is then lost. An answer that a stop
+text or a token limit of the client's has cut is taken back as far as the client did not see it.
 """
 
 __version__ = "0.1.0"

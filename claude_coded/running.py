@@ -1,8 +1,8 @@
 """One turn on its way through the daemon, and all that are on theirs.
 
 A turn is planned when it has its conversation, asked when it has a worker, and recorded before its last event
-is handed over. Whatever happens to a turn, somebody concludes it: the worker is taken back to where the conversation stands,
-or waits for the client's tools, or is stopped.
+is handed over. Whatever happens to it, somebody concludes it: the worker is taken back to where the
+conversation stands, or waits for the client's tools, or is stopped.
 """
 
 import asyncio
