@@ -84,10 +84,14 @@ def _other_pieces(part: Part) -> Iterator[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What a turn wrote into a session: the uuids of its first and its last message."""
+    """What a turn wrote into a session: the uuids of its first and its last message.
+
+    `certain`: the session holds it, unless the CLI has compacted it, and then nothing can be taken back.
+    """
 
     first: str
     last: str
+    certain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +339,8 @@ def follow(known: Conversation, path: Sequence[Head], points: Sequence[Head], to
     elsewhere = bool(dropped) and dropped[0].lineage != known.lineage
     if elsewhere or _loses_tools(turn, dropped) or (rest and rest[0].role is Role.ASSISTANT):
         return begin(told)
-    cut = (Span(dropped[0].span.first, dropped[-1].span.last),) if dropped else ()
+    whole = any(turn.whole for turn in dropped)
+    cut = (Span(dropped[0].span.first, dropped[-1].span.last, certain=whole),) if dropped else ()
     return Plan(
         Way.CONTINUE,
         rest,

@@ -106,11 +106,11 @@ class Planner:
             self._late = True
         elif isinstance(error, WorkerDied) and not self._died:
             self._died = True
+        elif isinstance(error, SessionMissing | RewindRefused) and plan.way is Way.FORK:
+            # Where it was to end may have been dropped meanwhile by who goes on there, or compacted.
+            self._forks_failed += 1
         elif isinstance(error, SessionMissing | RewindRefused) and not self._lost:
-            # Where a fork was to end may have been dropped meanwhile by who goes on there.
-            forks = plan.way is Way.FORK
-            self._forks_failed += forks
-            self._lost = not forks
+            self._lost = True
         else:
             raise error
 
@@ -119,8 +119,9 @@ class Planner:
         told = self._told
         if known is not None and not told.has_history:
             return await self._go_on(known)
-        if self._lost:
-            return history.begin(told)
+        if self._lost and known is not None and known.head is not None:
+            points = history.fork_points(await self._store.turns(known.key, told.digests), told)
+            return history.begin_again(points[self._forks_failed :], told)
         if known is None or known.head is None:
             return history.begin(told, next(iter(self._points[self._forks_failed :]), None))
         return self._at_head(known, known.head) or await self._follow(known)

@@ -234,7 +234,7 @@ class Run:
             except REPLANNED as error:
                 self._planner.learn(error, plan)
                 self._complain("a turn begins again", error)
-            await self._conclude_lost()
+            self._conclude_lost()
 
     async def _attempt(
         self, lease: Lease, known: Conversation | None, plan: Plan, seat: Seat
@@ -252,10 +252,9 @@ class Run:
             raise first[0].error
         return turn, plan, first
 
-    async def _conclude_lost(self) -> None:
+    def _conclude_lost(self) -> None:
         lease, self._lease = self._lease, None
         if lease is not None:
-            await lease.worker.abandon()
             lease.give_back(keep=False)
 
     async def _ask(self, lease: Lease, known: Conversation | None, plan: Plan, seat: Seat) -> Turn:
@@ -315,7 +314,10 @@ class Run:
             created_at=known.created_at if known else now,
             last_used_at=now,
             usage=known.usage if known else Usage(),
-            unfinished=Unfinished((*plan.back, span), lead, plan.asked),
+            # Should this be taken up again, the cut may have been made already.
+            unfinished=Unfinished(
+                (*(replace(it, certain=False) for it in plan.back), span), lead, plan.asked
+            ),
             head=plan.base,
             generation=seat.fit.generation,
             hint=self.request.hint,

@@ -206,7 +206,6 @@ class Worker:
             await self._close_calls()
         self._turn = turn = Turn(ask, self._translator(ask.uuid, ask.manner), self._process.go_on)
         self._bridge.begin(turn.open_calls, turn.refused_calls)
-        self._idle.clear()
         if ask.setup is not None:
             self._bridge.offer(ask.manner.tools.specs)
             await self._initialize(ask, ask.setup)
@@ -217,6 +216,7 @@ class Worker:
         for run in split_batches(ask.seeds):
             await self._seed(run)
         self._alive()
+        self._idle.clear()
         self._process.write(message_line(ask.message, ask.uuid, query=True))
         return turn
 
@@ -300,7 +300,7 @@ class Worker:
         """
         for span in spans:
             sent = self._request(self._protocol.rewind(span.first, span.last))
-            check_rewound(await self._answer(sent))
+            check_rewound(await self._answer(sent), certain=span.certain)
 
     async def _seed(self, run: Sequence[tuple[Message, str]]) -> None:
         """Add messages; the CLI acknowledges a user message, which is then the last of them."""
@@ -501,10 +501,10 @@ class Worker:
         self._answers.clear()
 
 
-def check_rewound(answer: Answer) -> None:
+def check_rewound(answer: Answer, *, certain: bool = False) -> None:
     """Raise RewindRefused unless the session no longer holds what it was to lose."""
     response = answer.response or {}
-    if not response.get("rewound") and response.get("reason") != "target_not_found":
+    if not response.get("rewound") and (certain or response.get("reason") != "target_not_found"):
         raise RewindRefused(f"the session could not be rewound: {response.get('reason') or answer.error}")
 
 

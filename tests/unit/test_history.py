@@ -177,7 +177,7 @@ def test_what_the_client_has_beyond_the_head_is_seeded() -> None:
 def test_dropped_turns_are_taken_back_in_place() -> None:
     made = follow(known(PATH[-1], LEFT), PATH, (), tell(*SAID[:2], C))
     assert (made.way, made.written, made.base) == (Way.CONTINUE, (C,), PATH[0])
-    cut = Span("first2", "last3")
+    cut = Span("first2", "last3", certain=True)
     assert (made.back, made.back_hot) == ((*LEFT.spans, cut), (cut,))
 
 
