@@ -1,12 +1,17 @@
 """Calls of the client's tools in one turn, on their way from the model to the client. Pure."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import jsonschema
 import msgspec
 import orjson
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError, UnknownType
+from jsonschema.validators import validator_for
+from referencing import Registry
+from referencing.exceptions import Unresolvable
 
 from claude_coded.claude.wire import Block
 from claude_coded.turn import ToolCallDelta, ToolCallStarted, ToolSpec, TurnEvent
@@ -111,11 +116,15 @@ class Calls:
 
 
 def _fault(call: _Call) -> str:
-    """Return how the arguments of a call miss the tool's schema; "" where they fit."""
+    """Return how the arguments of a call miss the tool's schema; "" where they fit, or nobody can tell."""
     try:
         arguments: Any = msgspec.json.decode(call.arguments)
     except msgspec.DecodeError as error:
         return f"The arguments are no JSON: {error}"
-    validator = jsonschema.Draft202012Validator(msgspec.json.decode(call.spec.parameters))
-    fault = next(iter(validator.iter_errors(arguments)), None)
+    schema = msgspec.json.decode(call.spec.parameters)
+    kind = validator_for(schema, default=Draft202012Validator)
+    try:
+        fault = next(kind(schema, registry=Registry()).iter_errors(arguments), None)
+    except (SchemaError, UnknownType, Unresolvable, RecursionError, re.error):
+        return ""
     return f"The arguments do not fit the tool's schema: {fault.json_path}: {fault.message}" if fault else ""

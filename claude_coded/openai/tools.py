@@ -7,7 +7,8 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from claude_coded.errors import InvalidRequest, UnsupportedParameter
-from claude_coded.openai.wire import canonical, convert
+from claude_coded.openai.schemas import check_schema, object_schema
+from claude_coded.openai.wire import convert
 from claude_coded.turn import Tools, ToolSpec
 
 MAX_NAME: Final = 64
@@ -111,12 +112,10 @@ def _add(specs: dict[str, ToolSpec], function: Function, place: str) -> None:
     name = check_name(function.name, f"{place}.name")
     if name in specs:
         raise InvalidRequest(f"there are two functions {name!r}", param=f"{place}.name")
-    specs[name] = ToolSpec(
-        name=name,
-        description=function.description or "",
-        parameters=object_schema(function.parameters or NO_PARAMETERS, f"{place}.parameters"),
-        strict=bool(function.strict),
-    )
+    parameters = object_schema(function.parameters or NO_PARAMETERS, f"{place}.parameters")
+    if function.strict:
+        check_schema(parameters, f"{place}.parameters")  # calls are held against it
+    specs[name] = ToolSpec(name, function.description or "", parameters, bool(function.strict))
 
 
 def check_name(name: str, param: str) -> str:
@@ -124,13 +123,6 @@ def check_name(name: str, param: str) -> str:
     if not 0 < len(name) <= MAX_NAME or not name.isprintable() or name.isspace():
         raise InvalidRequest(f"a name has 1 to {MAX_NAME} characters", param=param)
     return name
-
-
-def object_schema(schema: Mapping[str, Any], param: str) -> str:
-    """Return the JSON text of a schema, keys sorted. Raises InvalidRequest when it is not of an object."""
-    if (kind := schema.get("type")) != "object":
-        raise InvalidRequest(f'this must be a JSON Schema of type "object", not {kind!r:.60}', param=param)
-    return canonical(schema, param)
 
 
 # What is chosen ----------------------------------------------------------------------------------------

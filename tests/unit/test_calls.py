@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,3 +116,19 @@ def test_what_is_told_of_a_strict_tool_always_fits(arguments: dict[str, Any]) ->
     calls = Calls(TOOLS, parallel=True)
     told = folded(stream(calls, block("t", "exact"), json.dumps(arguments)))
     assert bool(told) == (type(arguments.get("a")) is int)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#/nowhere", "type": "object"},
+        {"$ref": "https://json-schema.org/draft/2020-12/schema#/x", "type": "object"},
+        {"properties": {"a": {"type": "strange"}}, "type": "object"},
+        {"properties": {"a": {"pattern": "("}}, "type": "object"},
+        {"properties": {"a": {"$ref": "#/$defs/a"}}, "type": "object", "$defs": {"a": {"$ref": "#/$defs/a"}}},
+    ],
+)
+def test_a_schema_that_cannot_be_held_against_a_call_refuses_none(schema: Any) -> None:
+    spec = ToolSpec("odd", "", json.dumps(schema), strict=True)
+    calls = Calls({"mcp__client__odd": spec}, parallel=True)
+    assert folded(stream(calls, block("t", "odd"), '{"a": "x"}')) == [("t", "odd", '{"a": "x"}')]

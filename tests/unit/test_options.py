@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from claude_coded.errors import InvalidRequest, UnsupportedParameter
 from claude_coded.openai.chat import parse_chat
-from claude_coded.openai.options import EFFORTS, MAX_SCHEMA
+from claude_coded.openai.options import EFFORTS
+from claude_coded.openai.schemas import MAX_SCHEMA
 from claude_coded.turn import Options
 from tests.support.schemas import SCHEMAS
 from tests.unit.test_chat import JSON, body
@@ -175,3 +176,9 @@ def test_no_schema_is_an_internal_error(schema: dict[str, Any]) -> None:
     data = body(response_format=schema_of({**schema, "type": "object"}))
     with contextlib.suppress(InvalidRequest):
         parse_chat(data)
+
+
+def test_a_text_that_stops_has_its_bounds() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_chat(body(stop=["x", "y" * 1001]))
+    assert caught.value.param == "stop[1]"

@@ -189,3 +189,11 @@ def test_tools_that_are_no_functions_are_refused(fields: dict[str, Any], param: 
     with pytest.raises(UnsupportedParameter) as caught:
         parse_chat(body(**fields))
     assert caught.value.param == param
+
+
+def test_the_schema_of_a_strict_tool_has_to_be_one() -> None:
+    odd = {"type": "object", "properties": {"x": {"type": "strange"}}}
+    with pytest.raises(InvalidRequest) as caught:
+        parse_chat(body(tools=[tool("a"), tool("f", parameters=odd, strict=True)]))
+    assert caught.value.param == "tools[1].function.parameters.properties.x.type"
+    parse_chat(body(tools=[tool("f", parameters=odd)]))
