@@ -162,13 +162,13 @@ class TurnTimeout(CodedError):
 class ToolCallMissing(CodedError):
     """The model called none of the tools, one of which the client had asked it to."""
 
-    status, code, should_retry = 502, "tool_call_missing", True
+    status, code, should_retry = 502, "tool_call_missing", False
 
 
 class SchemaNotMet(CodedError):
     """The model gave no answer that fits the schema which the client had asked for."""
 
-    status, code, should_retry = 502, "schema_not_met", True
+    status, code, should_retry = 502, "schema_not_met", False
 
 
 # Anthropic's API behind the CLI ------------------------------------------------------------------------
