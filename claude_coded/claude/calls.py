@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import jsonschema
 import msgspec
 import orjson
 
@@ -116,6 +115,8 @@ def _fault(call: _Call) -> str:
         arguments: Any = msgspec.json.decode(call.arguments)
     except msgspec.DecodeError as error:
         return f"The arguments are no JSON: {error}"
+    import jsonschema  # noqa: PLC0415 - 3.6 MB, which only strict tools need
+
     validator = jsonschema.Draft202012Validator(msgspec.json.decode(call.spec.parameters))
     fault = next(iter(validator.iter_errors(arguments)), None)
     return f"The arguments do not fit the tool's schema: {fault.json_path}: {fault.message}" if fault else ""
