@@ -205,7 +205,14 @@ def stateless_turn(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
     )
     name = "stateless-turn"
     interval = pairs.difference_interval()
-    yield Figure(name, "ratio of medians to a named conversation", pairs.ratio, "", STATELESS_LIMIT)
+    yield Figure(
+        name,
+        "ratio of medians to a named conversation",
+        pairs.ratio,
+        "",
+        STATELESS_LIMIT,
+        pairs.ratio_interval(),
+    )
     yield Figure(
         name,
         "median of paired differences",
