@@ -45,38 +45,39 @@ def chain(start: bytes, messages: Iterable[Message]) -> Iterator[bytes]:
     for message in messages:
         link = sha256(digest)
         link.update(b"a" if message.role is Role.ASSISTANT else b"u")
-        for piece in _pieces(message):
+        for piece in _pieces(message.parts):
             link.update(piece)
         digest = link.digest()
         yield digest
 
 
-def _pieces(message: Message) -> Iterator[bytes]:
-    """Yield what counts of a message.
+def _pieces(parts: Sequence[Part]) -> list[bytes]:
+    """Return what counts of a message's parts.
 
     Clients reshape what they send again: text as parts or a string, white space at the ends, the order of
     keys in arguments, ids. None of that makes another message.
     """
-    yield message.text.strip().encode(errors="surrogatepass")
-    for part in message.parts:
-        if not isinstance(part, Text):
-            yield b"\0"
-            yield from _other_pieces(part)
+    texts = [part.text for part in parts if isinstance(part, Text)]
+    pieces = ["\n".join(texts).strip().encode(errors="surrogatepass")]
+    if len(texts) < len(parts):
+        for part in parts:
+            if not isinstance(part, Text):
+                pieces += (b"\0", *_other_pieces(part))
+    return pieces
 
 
-def _other_pieces(part: Part) -> Iterator[bytes]:
+def _other_pieces(part: Part) -> Sequence[bytes]:
     match part:
-        case Image(media_type, data) | Document(media_type, data):
-            yield media_type.encode()
-            yield data.encode()
-        case RemoteImage(url):
-            yield url.encode()
         case ToolCall(_, name, arguments):
-            yield name.encode()
-            yield orjson.dumps(orjson.loads(arguments), option=orjson.OPT_SORT_KEYS)
+            return name.encode(), orjson.dumps(orjson.loads(arguments), option=orjson.OPT_SORT_KEYS)
         case ToolOutcome(_, parts):
-            yield b"outcome"
-            yield from _pieces(Message(Role.USER, parts))
+            return b"outcome", *_pieces(parts)
+        case Image(media_type, data) | Document(media_type, data):
+            return media_type.encode(), data.encode()
+        case RemoteImage(url):
+            return (url.encode(),)
+        case Text():  # counts with the others
+            return ()
 
 
 # What is known -----------------------------------------------------------------------------------------

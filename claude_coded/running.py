@@ -274,16 +274,21 @@ class Run:
         return await lease.worker.begin(ask)
 
     async def _answer(self, lease: Lease, known: Conversation | None, plan: Plan, seat: Seat) -> Turn:
-        """Hand what the client's tools returned to the turn that waits for it. Raises ParkLost."""
+        """Hand what the client's tools returned to the turn that waits for it. Raises ParkLost.
+
+        That is noted while the CLI works on it: the turn before stands as one that cannot be gone on with,
+        so that its span is taken back anyway.
+        """
         assert plan.base is not None
         if not lease.hot:
             raise ParkLost("the turn that waited for these results is no more")
-        await self._note(lease, known, plan, seat, plan.base.span)
         asked = self._worded(plan.asked[-1])
         outcomes = [part for part in asked.parts if isinstance(part, ToolOutcome)]
         order = [outcome.id for outcome in history.outcomes(self._told)]
         outcomes.sort(key=lambda outcome: order.index(outcome.id))
-        return await lease.worker.answer(outcomes, self._planner.manner)
+        turn = await lease.worker.answer(outcomes, self._planner.manner)
+        await self._note(lease, known, plan, seat, plan.base.span)
+        return turn
 
     def _setup(self, worker: Worker, seat: Seat) -> Setup:
         return Setup(

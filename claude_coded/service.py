@@ -81,11 +81,21 @@ class TurnService:
         told = history.read(request)
         if request.named or not told.has_history:
             return Located(request, told)
-        found = await self.store.find([told.digests[length - 1] for length in told.ends()])
+        digests = [told.digests[length - 1] for length in told.ends()]
+        found = self._hot_at(digests[:1]) or await self.store.find(digests)
         ready = [turn for turn in found if turn.is_head and not self._is_running(turn.key)]
         if ready:
             return Located(replace(request, key=self._best(ready, request.hint).key), told)
         return await self._branch(request, told, found) if found else Located(request, told)
+
+    def _hot_at(self, digests: Sequence[bytes]) -> list[Found]:
+        """Return the heads of hot conversations that wait at a history: no other would be chosen."""
+        hot = [view.conversation for view in self._pool.views if view.conversation is not None]
+        waiting = [key for key in hot if self._waits(key) and not self._is_running(key)]
+        return [found for digest in digests for found in self.store.standing(digest, waiting)]
+
+    def _waits(self, key: ConversationKey) -> bool:
+        return self._pool.is_idle(key) or self._pool.is_parked(key)
 
     async def _branch(self, request: TurnRequest, told: Told, found: Sequence[Found]) -> Located:
         """Branch in a hot session that can drop what the client has dropped, else in a new conversation."""
@@ -107,7 +117,7 @@ class TurnService:
         return max(
             found,
             key=lambda turn: (
-                self._pool.is_idle(turn.key) or self._pool.is_parked(turn.key),
+                self._waits(turn.key),
                 hint != "" and turn.hint == hint,
                 turn.last_used_at,
             ),

@@ -252,6 +252,15 @@ class Store:
         """Return the turns that end with the first of the histories that any turn ends with."""
         return await self._run(self._find, digests)
 
+    def standing(self, digest: bytes, keys: Iterable[ConversationKey]) -> list[Found]:
+        """Return the heads that end with a history, of those of the conversations that are in memory."""
+        known = filter(None, map(self._known.get, keys))
+        return [
+            Found(digest, one.head.turn, one.key, is_head=True, last_used_at=one.last_used_at, hint=one.hint)
+            for one in known
+            if one.head is not None and one.head.digest == digest
+        ]
+
     async def path(self, key: ConversationKey) -> list[Head]:
         """Return the turns that lead to the conversation's head, the oldest first."""
         return await self._run(self._path, key)

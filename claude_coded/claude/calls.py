@@ -1,17 +1,10 @@
 """Calls of the client's tools in one turn, on their way from the model to the client. Pure."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 import orjson
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, UnknownType
-from jsonschema.validators import validator_for
-from referencing import Registry
-from referencing.exceptions import Unresolvable
 
 from claude_coded.claude.wire import Block
 from claude_coded.turn import ToolCallDelta, ToolCallStarted, ToolSpec, TurnEvent
@@ -116,15 +109,6 @@ class Calls:
 
 
 def _fault(call: _Call) -> str:
-    """Return how the arguments of a call miss the tool's schema; "" where they fit, or nobody can tell."""
-    try:
-        arguments: Any = msgspec.json.decode(call.arguments)
-    except msgspec.DecodeError as error:
-        return f"The arguments are no JSON: {error}"
-    schema = msgspec.json.decode(call.spec.parameters)
-    kind = validator_for(schema, default=Draft202012Validator)
-    try:
-        fault = next(kind(schema, registry=Registry()).iter_errors(arguments), None)
-    except (SchemaError, UnknownType, Unresolvable, RecursionError, re.error):
-        return ""
-    return f"The arguments do not fit the tool's schema: {fault.json_path}: {fault.message}" if fault else ""
+    from claude_coded.claude.fitting import fault_of  # noqa: PLC0415 - only strict tools need jsonschema
+
+    return fault_of(call.arguments, call.spec.parameters)

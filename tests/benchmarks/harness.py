@@ -154,34 +154,39 @@ class StatelessConversation(HttpConversation):
     `name` is what the daemon calls it. What was answered is decoded after the turn.
     """
 
-    def __init__(self, port: int, past: Sequence[Mapping[str, str]] = ()) -> None:
+    def __init__(self, port: int, past: Sequence[Mapping[str, Any]] = ()) -> None:
         super().__init__(port)
-        self._said = list(past)
+        self.said = list(past)
 
     def ask(self, text: str) -> Timing:
         """Run a turn."""
-        self._said.append(_said("user", text))
+        self.said.append(_said("user", text))
+        timing, answer = self.send()
+        self.said.append(_said("assistant", "".join(map(orjson.loads, _CONTENT.findall(answer)))))
+        return timing
+
+    def send(self, **fields: object) -> tuple[Timing, bytes]:
+        """Send all that was said, with more fields of a request; return the whole response too."""
         pieces: list[bytes] = []
 
         def read() -> bytes:
             pieces.append(self._read())
             return pieces[-1]
 
-        timing = self._exchange(self._request(_body(self._said)), read)
+        timing = self._exchange(self._request(_body(self.said, **fields)), read)
         answer = b"".join(pieces)
         if (name := _NAME.search(answer)) is None:
             raise BenchmarkError("the daemon did not name the conversation")
         self.name = name[1].decode()
-        self._said.append(_said("assistant", "".join(map(orjson.loads, _CONTENT.findall(answer)))))
-        return timing
+        return timing, answer
 
 
 def _said(role: str, text: str) -> dict[str, str]:
     return {"role": role, "content": text}
 
 
-def _body(messages: Sequence[Mapping[str, str]]) -> bytes:
-    return orjson.dumps({"model": "claude-code", "stream": True, "messages": messages})
+def _body(messages: Sequence[Mapping[str, Any]], **fields: object) -> bytes:
+    return orjson.dumps({"model": "claude-code", "stream": True, "messages": messages, **fields})
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,20 +226,20 @@ class DirectConversation:
         if self._process is None:
             self._process = self._command.spawn()
             line = Protocol().initialize(Setup())[0] + line
-        stdin, stdout = _pipes(self._process)
+        stdin, stdout = pipes(self._process)
         stdin.write(line)
-        return follow(_PipeReader(stdout).read, CLI_MARKS, started)
+        return follow(PipeReader(stdout).read, CLI_MARKS, started)
 
     def close(self) -> None:
         """End the process."""
         if self._process is not None:
-            stdin, stdout = _pipes(self._process)
+            stdin, stdout = pipes(self._process)
             stdin.close()
             end(self._process)
             stdout.close()
 
 
-class _PipeReader:
+class PipeReader:
     """Reads a pipe, and does not wait for ever."""
 
     def __init__(self, pipe: IO[bytes]) -> None:
@@ -243,6 +248,7 @@ class _PipeReader:
         self._poll.register(self._number, select.POLLIN | select.POLLHUP)
 
     def read(self) -> bytes:
+        """Return what there is, at least a byte."""
         if not self._poll.poll(ANSWER_TIMEOUT * 1000):
             raise BenchmarkError("the CLI has fallen silent")
         data = os.read(self._number, READ_SIZE)
@@ -251,7 +257,8 @@ class _PipeReader:
         return data
 
 
-def _pipes(process: "subprocess.Popen[bytes]") -> tuple[IO[bytes], IO[bytes]]:
+def pipes(process: "subprocess.Popen[bytes]") -> tuple[IO[bytes], IO[bytes]]:
+    """Return the input and the output of a process."""
     assert process.stdin is not None
     assert process.stdout is not None
     return process.stdin, process.stdout

@@ -76,7 +76,14 @@ def new_conversation(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
         lambda _: measure(lambda: DirectConversation(daemon.command)),
     )
     name = "new-conversation"
-    yield Figure(name, "ratio to a cold start of the CLI", pairs.ratio, "", NEW_CONVERSATION_LIMIT)
+    yield Figure(
+        name,
+        "ratio to a cold start of the CLI",
+        pairs.ratio,
+        "",
+        NEW_CONVERSATION_LIMIT,
+        pairs.ratio_interval(),
+    )
     yield from _medians(name, pairs)
 
 

@@ -167,7 +167,7 @@ async def _converse(store: Store, key: ConversationKey, digest: bytes) -> None:
 def _fill(file: Path, names: Sequence[str], turns: int) -> None:
     """Add turns to conversations, each like the conversation's first but for its digest."""
     database = sqlite3.connect(file)
-    kept = "conversation, parent, session, lineage, tools, first_uuid, last_uuid"
+    kept = "conversation, parent, session, lineage, tools, first_uuid, last_uuid, whole"
     columns = f"{kept}, answer_uuid, messages, usage, finished_at"
     with closing(database), database:
         database.executemany(
@@ -205,7 +205,14 @@ def stateless_turn(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
     )
     name = "stateless-turn"
     interval = pairs.difference_interval()
-    yield Figure(name, "ratio of medians to a named conversation", pairs.ratio, "", STATELESS_LIMIT)
+    yield Figure(
+        name,
+        "ratio of medians to a named conversation",
+        pairs.ratio,
+        "",
+        STATELESS_LIMIT,
+        pairs.ratio_interval(),
+    )
     yield Figure(
         name,
         "median of paired differences",

@@ -1,10 +1,12 @@
 """Figures and the statistics behind them: pure."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median, quantiles
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
 
 RESAMPLES: Final = 4000
 CONFIDENCE: Final = 0.95
@@ -80,9 +82,17 @@ class Pairs:
 
     def difference_interval(self) -> Interval:
         """Return the bootstrap interval of the median difference."""
-        dice = random.Random(0)
-        differences = self.differences
-        size = len(differences)
-        medians = sorted(median(dice.choices(differences, k=size)) for _ in range(RESAMPLES))
-        outside = round(RESAMPLES * (1 - CONFIDENCE) / 2)
-        return Interval(medians[outside], medians[-outside - 1])
+        return _interval(self.differences, median)
+
+    def ratio_interval(self) -> Interval:
+        """Return the bootstrap interval of the ratio of the medians."""
+        pairs = list(zip(self.ours, self.theirs, strict=True))
+        return _interval(pairs, lambda some: Pairs(*zip(*some, strict=True)).ratio)
+
+
+def _interval(values: Sequence[T], figure: Callable[[Sequence[T]], float]) -> Interval:
+    """Return the bootstrap interval of a figure of some values."""
+    dice = random.Random(0)
+    figures = sorted(figure(dice.choices(values, k=len(values))) for _ in range(RESAMPLES))
+    outside = round(RESAMPLES * (1 - CONFIDENCE) / 2)
+    return Interval(figures[outside], figures[-outside - 1])

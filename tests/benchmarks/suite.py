@@ -13,6 +13,7 @@ from tests.benchmarks.matching import matching, seeding, stateless_turn
 from tests.benchmarks.measure import Figure
 from tests.benchmarks.memory import memory
 from tests.benchmarks.streams import cpu_per_delta, stream_rate
+from tests.benchmarks.tools import tool_round_trip
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Benchmark:
 
 BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "hot-turn": Benchmark(hot_turn),
+    "tool-round-trip": Benchmark(tool_round_trip),
     "new-conversation": Benchmark(new_conversation),
     # In process: the daemon must only be quiet.
     "matching": Benchmark(matching, {"CLAUDE_CODED_SPARE_WORKERS": "0"}),

@@ -135,6 +135,22 @@ def test_a_turn_that_branches_moves_the_head_before_it_ends(tmp_path: Path) -> N
     with_store(tmp_path, use)
 
 
+def test_the_heads_in_memory_are_found_as_those_on_disk(tmp_path: Path) -> None:
+    other = replace(KEY, id="other")
+
+    async def use(store: Store) -> None:
+        one = await say(store, "1")
+        await say(store, "2", one)
+        await say(store, "1", key=other)
+        assert store.standing(b"1", [KEY, other]) == [
+            found for found in await store.find([b"1"]) if found.key == other
+        ]
+        assert store.standing(b"2", [KEY]) == await store.find([b"2"])
+        assert store.standing(b"2", [other, replace(KEY, id="nobody")]) == store.standing(b"x", [KEY]) == []
+
+    with_store(tmp_path, use)
+
+
 def test_the_longest_history_that_is_known_is_found_with_all_who_have_it(tmp_path: Path) -> None:
     other = replace(KEY, id="other")
 
