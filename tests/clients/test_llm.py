@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.clients.install import python_packages
-from tests.clients.library import calls, document
+from tests.clients.library import DOT, calls, document
 from tests.clients.programs import Home
 from tests.support.client import newest, reached
 from tests.support.daemon import Model
@@ -29,7 +29,6 @@ def get_weather(city: str) -> str:
     return f"7 degrees in {city}"
 '''
 
-DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 
 Llm = Callable[..., str]
 
