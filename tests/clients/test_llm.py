@@ -75,6 +75,20 @@ def test_a_function_is_called(llm: Llm, home: Home) -> None:
     assert heard.replace("7 degrees in ", " ").split() == ["Oslo", "Rome"]
 
 
+def test_it_goes_on_after_functions(llm: Llm, home: Home, model: Model, name: str) -> None:
+    functions = home.work / "functions.py"
+    functions.write_text(FUNCTIONS)
+    llm("--functions", str(functions), f"{name} {calls('Oslo', 'Rome')} [[result]]")
+    heard = llm("-c", "--functions", str(functions), f"{name} [[recall]]")
+    assert len(json.loads(heard)) == 2
+    said = reached(newest(model, f"{name} [[recall]]"))
+    assert [text for _, text in said if text.startswith("-> ")] == [
+        "-> 7 degrees in Oslo",
+        "-> 7 degrees in Rome",
+    ]
+    assert len({str(it["metadata"]) for it in model.requests(name)}) == 1
+
+
 def test_a_tool_of_its_own_is_called(llm: Llm) -> None:
     assert llm("-T", "llm_version", "[[tool llm_version]] [[result]]").endswith("0.36")
 
