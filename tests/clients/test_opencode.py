@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.clients.install import node_packages
-from tests.clients.library import DOT
+from tests.clients.library import DOT, PDF
 from tests.clients.programs import Home
 from tests.support.daemon import Daemon, Json, Model
 
@@ -175,9 +175,12 @@ def test_claudes_own_tools_run_beside_opencodes(
     assert (daemon.workspace / name).read_text() == "its\n"
 
 
-def test_an_image_is_seen(opencode: OpenCode, home: Home) -> None:
+def test_images_and_files_are_seen(opencode: OpenCode, home: Home, model: Model, name: str) -> None:
     (home.work / "dot.png").write_bytes(base64.b64decode(DOT))
-    assert said(opencode("[[images]]", flags=["--file", "dot.png"])) == "1"
+    (home.work / "a.pdf").write_bytes(base64.b64decode(PDF))
+    assert said(opencode(f"{name} [[images]]", flags=["--file", "dot.png", "--file", "a.pdf"])) == "1"
+    (body,) = [body for body in model.requests(name) if body.get("tools")]
+    assert PDF in [block["source"]["data"] for block in body["messages"][0]["content"] if "source" in block]
 
 
 def test_a_session_goes_on(opencode: OpenCode, home: Home, model: Model, name: str) -> None:
