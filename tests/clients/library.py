@@ -1,13 +1,20 @@
 """What every library must be able to do with the daemon."""
 
+import base64
 import json
 from typing import Any
 
 import pytest
 
 from tests.clients.programs import Library
-from tests.support.client import assistant, newest, reached, told, user
-from tests.support.daemon import Model
+from tests.support.client import assistant, newest, reached, told, used, user
+from tests.support.daemon import Daemon, Model
+
+DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+"""A PNG file of one pixel."""
+
+PDF = base64.b64encode(b"%PDF-1.4\n1 0 obj\n<< /Type /Catalog >>\nendobj\n%%EOF\n").decode()
+"""What is known for a PDF file by how it begins."""
 
 
 def calls(*cities: str) -> str:
@@ -39,6 +46,12 @@ class LibraryTests:
         assert heard["text"].split() == [f"w{number}" for number in range(50)]
         assert heard["deltas"] >= 10
 
+    def test_images_and_files_are_seen(self, library: Library, model: Model, name: str) -> None:
+        assert library("look", f"{name} [[images]]", DOT, PDF)["text"] == "1"
+        blocks = model.requests(name)[-1]["messages"][0]["content"]
+        (file,) = [block for block in blocks if block["type"] == "document"]
+        assert file["source"] == {"type": "base64", "media_type": "application/pdf", "data": PDF}
+
     @pytest.mark.parametrize("mode", ["tools", "stream_tools"])
     def test_a_tool_is_called_and_its_result_heard(self, library: Library, mode: str) -> None:
         heard = library(mode, f"[[think hm]] [[say Let me look.]] {calls('Oslo')} [[result]]")
@@ -57,6 +70,47 @@ class LibraryTests:
         assert heard["calls"] == ["Oslo", "Rome"]
         assert heard["text"].endswith("7 degrees in Rome")
 
-    def test_a_document_is_read_as_an_object(self, library: Library) -> None:
-        heard = library("document", document({"city": "Oslo", "degrees": 7}))
+    @pytest.mark.parametrize("mode", ["tools", "stream_tools"])
+    @pytest.mark.parametrize("kind", ["claude-code", "claude-code-chat"])
+    def test_calls_and_results_make_no_other_history(
+        self, library: Library, model: Model, name: str, mode: str, kind: str
+    ) -> None:
+        first = f"{name} one [[say Let me look.]] {calls('Oslo', 'Łódź')} [[result]]"
+        last = f"{name} three [[recall]]"
+        heard = library(mode, first, f"{name} two {calls('Rome')}", last, model=kind)
+        assert heard["calls"] == ["Oslo", "Łódź", "Rome"]
+        assert len(json.loads(heard["text"])) == 3
+        said = [text for _, text in reached(newest(model, last))]
+        assert [text for text in said if text.startswith("-> ")] == [
+            f"-> 7 degrees in {city}" for city in heard["calls"]
+        ]
+        assert len({str(body["metadata"]) for body in model.requests(name)}) == 1
+
+    @pytest.mark.parametrize("mode", ["tools", "stream_tools"])
+    @pytest.mark.parametrize("between", ["[[say and]]", ""], ids=["one after the other", "at once"])
+    def test_claudes_own_tools_run_beside_the_clients(
+        self, library: Library, daemon: Daemon, model: Model, name: str, between: str, mode: str
+    ) -> None:
+        own = f'[[tool Bash {{"command": "echo 7 > {name}"}}]]'
+        script = f"{name} {own} {between} {calls('Oslo')} [[result]]"
+        heard = library(mode, script, f"{name} [[recall]]", model="claude-code")
+        assert heard["calls"] == ["Oslo"]
+        assert json.loads(heard["text"]) == [script, f"{name} [[recall]]"]
+        assert (daemon.workspace / name).read_text() == "7\n"
+        body = newest(model, f"{name} [[recall]]")
+        assert "-> 7 degrees in Oslo" in [text for _, text in reached(body)]
+        assert len(used(body)) == 2
+        assert len({str(it["metadata"]) for it in model.requests(name)}) == 1
+
+    @pytest.mark.parametrize("mode", ["document", "stream_document"])
+    def test_a_document_is_read_as_an_object(
+        self, library: Library, model: Model, name: str, mode: str
+    ) -> None:
+        scripts = [f"{name} {document({'city': 'Oslo', 'degrees': degrees})}" for degrees in (6, 7)]
+        assert library(mode, *scripts)["object"] == {"city": "Oslo", "degrees": 7}
+        assert len({str(body["metadata"]) for body in model.requests(name)}) == 1
+
+    def test_a_document_is_read_after_a_tool_is_called(self, library: Library) -> None:
+        heard = library("document_by_tools", f"{calls('Oslo')} {document({'city': 'Oslo', 'degrees': 7})}")
+        assert heard["calls"] == ["Oslo"]
         assert heard["object"] == {"city": "Oslo", "degrees": 7}

@@ -90,7 +90,8 @@ class Library:
     """A program of ours that uses a library. It takes a mode and texts, and writes a JSON object.
 
     The modes: `chat` holds a conversation, every second answer streamed; `stream` counts the deltas; `tools`
-    and `stream_tools` run the function `get_weather`; `document` asks for an object of `city` and `degrees`.
+    and `stream_tools` run the function `get_weather`; `document` and `stream_document` ask for an object of
+    `city` and `degrees`, `document_by_tools` has the function besides; `look` shows an image and a PDF file.
     """
 
     home: Home

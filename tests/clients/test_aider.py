@@ -39,6 +39,11 @@ def replaced(old: str, new: str) -> str:
     return f"[[say greet.py\n```python\n<<<<<<< SEARCH\n{old}\n=======\n{new}\n>>>>>>> REPLACE\n```]]"
 
 
+def git(home: Home, *arguments: str) -> str:
+    """Run git where aider works, and return what it says."""
+    return home.run("git", "-c", "user.name=x", "-c", "user.email=x@x", *arguments).ok()
+
+
 @pytest.fixture
 def file(home: Home) -> Path:
     """The file that is worked on."""
@@ -66,6 +71,15 @@ def test_a_file_is_edited(aider: Aider, file: Path, flags: list[str], kind: str)
     heard = aider("--edit-format", "diff", *flags, "--message", script, kind=kind)
     assert "Applied edit to greet.py" in heard
     assert file.read_text() == HELLO.replace("hi", "hello")
+
+
+def test_an_edit_is_committed(aider: Aider, file: Path, home: Home, model: Model, name: str) -> None:
+    file.write_text(f"{HELLO}# [[say {name} it is]]\n")  # the request for a message shows the diff
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "first"]):
+        git(home, *command)
+    aider("--git", "--edit-format", "diff", "--message", replaced('    print("hi")', '    print("hello")'))
+    assert "hello" in git(home, "show", "--format=", "HEAD")
+    assert git(home, "log", "-1", "--format=%s").strip().endswith(f"{name} it is")
 
 
 def test_a_session_edits_twice(aider: Aider, file: Path, model: Model, name: str) -> None:

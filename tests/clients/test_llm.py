@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.clients.install import python_packages
-from tests.clients.library import calls, document
+from tests.clients.library import DOT, calls, document
 from tests.clients.programs import Home
 from tests.support.client import newest, reached
 from tests.support.daemon import Model
@@ -29,7 +29,6 @@ def get_weather(city: str) -> str:
     return f"7 degrees in {city}"
 '''
 
-DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 
 Llm = Callable[..., str]
 
@@ -74,6 +73,20 @@ def test_a_function_is_called(llm: Llm, home: Home) -> None:
     functions.write_text(FUNCTIONS)
     heard = llm("--functions", str(functions), f"{calls('Oslo')} [[result]] {calls('Rome')} [[result]]")
     assert heard.replace("7 degrees in ", " ").split() == ["Oslo", "Rome"]
+
+
+def test_it_goes_on_after_functions(llm: Llm, home: Home, model: Model, name: str) -> None:
+    functions = home.work / "functions.py"
+    functions.write_text(FUNCTIONS)
+    llm("--functions", str(functions), f"{name} {calls('Oslo', 'Rome')} [[result]]")
+    heard = llm("-c", "--functions", str(functions), f"{name} [[recall]]")
+    assert len(json.loads(heard)) == 2
+    said = reached(newest(model, f"{name} [[recall]]"))
+    assert [text for _, text in said if text.startswith("-> ")] == [
+        "-> 7 degrees in Oslo",
+        "-> 7 degrees in Rome",
+    ]
+    assert len({str(it["metadata"]) for it in model.requests(name)}) == 1
 
 
 def test_a_tool_of_its_own_is_called(llm: Llm) -> None:

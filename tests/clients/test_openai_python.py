@@ -3,9 +3,8 @@
 import pytest
 
 from tests.clients.install import SOURCES, python_packages
-from tests.clients.library import LibraryTests, calls
+from tests.clients.library import LibraryTests
 from tests.clients.programs import Home, Library
-from tests.support.daemon import Daemon
 
 pytestmark = pytest.mark.clients
 
@@ -17,16 +16,6 @@ def library(home: Home) -> Library:
 
 
 class TestOpenAIPython(LibraryTests):
-    @pytest.mark.parametrize("between", ["[[say and]]", ""], ids=["one after the other", "at once"])
-    def test_claudes_own_tools_run_beside_the_clients(
-        self, library: Library, daemon: Daemon, name: str, between: str
-    ) -> None:
-        own = f'[[tool Bash {{"command": "echo 7 > {name}"}}]]'
-        heard = library("stream_tools", f"{own} {between} {calls('Oslo')} [[result]]", model="claude-code")
-        assert heard["calls"] == ["Oslo"]
-        assert heard["text"].endswith("7 degrees in Oslo")
-        assert (daemon.workspace / name).read_text() == "7\n"
-
     @pytest.mark.parametrize(
         ("kind", "text", "error", "status", "code"),
         [

@@ -1,6 +1,6 @@
 // Vercel's AI SDK with its provider for servers like OpenAI's.
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
-import { generateObject, generateText, stepCountIs, streamText, tool } from "ai";
+import { generateObject, generateText, Output, stepCountIs, streamObject, streamText, tool } from "ai";
 import { z } from "zod";
 
 const provider = createOpenAICompatible({
@@ -32,6 +32,21 @@ const withWeather = (calls) => ({
   },
 });
 
+const schema = z.object({ city: z.string(), degrees: z.number().int() });
+
+async function run(texts, call, more = {}) {
+  const calls = [];
+  const messages = [];
+  let answer;
+  for (const content of texts) {
+    messages.push({ role: "user", content });
+    const error = call === streamText ? { onError: fail } : {};
+    answer = await call({ ...withWeather(calls), ...more, ...error, messages });
+    messages.push(...(await answer.response).messages);
+  }
+  return { text: await answer.text, calls, object: more.output && (await answer.output) };
+}
+
 const modes = {
   async chat(...texts) {
     const messages = [];
@@ -58,22 +73,43 @@ const modes = {
     return { text, deltas, reasoning, finish: await stream.finishReason, tokens: usage.outputTokens };
   },
 
-  async tools(prompt) {
-    const calls = [];
-    const { text } = await generateText({ ...withWeather(calls), prompt });
-    return { text, calls };
-  },
+  tools: (...texts) => run(texts, generateText),
 
-  async stream_tools(prompt) {
-    const calls = [];
-    const stream = streamText({ ...withWeather(calls), prompt, onError: fail });
-    return { text: await stream.text, calls };
-  },
+  stream_tools: (...texts) => run(texts, streamText),
 
-  async document(prompt) {
-    const schema = z.object({ city: z.string(), degrees: z.number().int() });
-    const { object } = await generateObject({ ...common, schema, prompt });
+  async document(...texts) {
+    const messages = [];
+    let object;
+    for (const content of texts) {
+      messages.push({ role: "user", content });
+      ({ object } = await generateObject({ ...common, schema, messages }));
+      messages.push({ role: "assistant", content: JSON.stringify(object) });
+    }
     return { object };
+  },
+
+  async stream_document(...texts) {
+    const messages = [];
+    let object;
+    for (const content of texts) {
+      messages.push({ role: "user", content });
+      const stream = streamObject({ ...common, schema, messages, onError: fail });
+      for await (const part of stream.partialObjectStream) object = part;
+      messages.push({ role: "assistant", content: JSON.stringify(object) });
+    }
+    return { object };
+  },
+
+  document_by_tools: (text) => run([text], generateText, { output: Output.object({ schema }) }),
+
+  async look(text, image, pdf) {
+    const content = [
+      { type: "text", text },
+      { type: "image", image, mediaType: "image/png" },
+      { type: "file", data: pdf, mediaType: "application/pdf", filename: "a.pdf" },
+    ];
+    const answer = await generateText({ ...common, messages: [{ role: "user", content }] });
+    return { text: answer.text };
   },
 };
 

@@ -18,6 +18,23 @@ const weather = (cities) =>
     },
   });
 
+const shape = z.object({ city: z.string(), degrees: z.number().int() });
+const response_format = zodResponseFormat(shape, "weather");
+
+async function run(texts, options = {}) {
+  const calls = [];
+  let messages = [];
+  let runner;
+  for (const content of texts) {
+    messages.push({ role: "user", content });
+    runner = client.chat.completions.runTools({ model, messages, tools: [weather(calls)], ...options });
+    await runner.done();
+    messages = [...runner.messages];
+  }
+  const { content, parsed } = await runner.finalMessage();
+  return { text: content, calls, object: parsed };
+}
+
 const modes = {
   async chat(...texts) {
     const messages = [];
@@ -46,23 +63,40 @@ const modes = {
     return { text, deltas };
   },
 
-  async tools(content, options = {}) {
-    const calls = [];
-    const messages = [{ role: "user", content }];
-    const runner = client.chat.completions.runTools({ model, messages, tools: [weather(calls)], ...options });
-    return { text: await runner.finalContent(), calls };
+  tools: (...texts) => run(texts),
+
+  stream_tools: (...texts) => run(texts, { stream: true }),
+
+  async document(...texts) {
+    const messages = [];
+    for (const content of texts) {
+      messages.push({ role: "user", content });
+      const answer = await client.chat.completions.parse({ model, messages, response_format });
+      messages.push(answer.choices[0].message);
+    }
+    return { object: messages.at(-1).parsed };
   },
 
-  stream_tools: (content) => modes.tools(content, { stream: true }),
+  async stream_document(...texts) {
+    const messages = [];
+    for (const content of texts) {
+      messages.push({ role: "user", content });
+      const stream = client.chat.completions.stream({ model, messages, response_format });
+      messages.push((await stream.finalChatCompletion()).choices[0].message);
+    }
+    return { object: messages.at(-1).parsed };
+  },
 
-  async document(content) {
-    const shape = z.object({ city: z.string(), degrees: z.number().int() });
-    const answer = await client.chat.completions.parse({
-      model,
-      messages: [{ role: "user", content }],
-      response_format: zodResponseFormat(shape, "weather"),
-    });
-    return { object: answer.choices[0].message.parsed };
+  document_by_tools: (text) => run([text], { response_format }),
+
+  async look(text, image, pdf) {
+    const content = [
+      { type: "text", text },
+      { type: "image_url", image_url: { url: `data:image/png;base64,${image}` } },
+      { type: "file", file: { filename: "a.pdf", file_data: `data:application/pdf;base64,${pdf}` } },
+    ];
+    const answer = await client.chat.completions.create({ model, messages: [{ role: "user", content }] });
+    return { text: answer.choices[0].message.content };
   },
 };
 

@@ -49,28 +49,60 @@ def stream(text: str) -> Any:
     return {"text": "".join(deltas), "deltas": len(deltas)}
 
 
-def tools(text: str, *, stream: bool = False) -> Any:
-    bound = model.bind_tools([get_weather])
-    messages: list[Any] = [HumanMessage(text)]
-    while True:
-        answer = streamed(bound, messages) if stream else bound.invoke(messages)
-        if not answer.tool_calls:
-            return {"text": answer.content, "calls": cities}
-        messages += [answer, *(get_weather.invoke(call) for call in answer.tool_calls)]
+def tools(*texts: str, stream: bool = False, **more: Any) -> Any:
+    bound = model.bind_tools([get_weather], **more)
+    messages: list[Any] = []
+    for text in texts:
+        messages.append(HumanMessage(text))
+        while (answer := streamed(bound, messages) if stream else bound.invoke(messages)).tool_calls:
+            messages += [answer, *(get_weather.invoke(call) for call in answer.tool_calls)]
+        messages.append(answer)
+    found = answer.additional_kwargs.get("parsed")
+    return {"text": answer.content, "calls": cities, "object": found and found.model_dump()}
 
 
-def stream_tools(text: str) -> Any:
-    return tools(text, stream=True)
+def stream_tools(*texts: str) -> Any:
+    return tools(*texts, stream=True)
 
 
-def document(text: str, method: str = "json_schema") -> Any:
-    found = model.with_structured_output(Weather, method=method).invoke(text)
-    assert isinstance(found, Weather), found
-    return {"object": found.model_dump()}
+def document(*texts: str, method: str = "json_schema", stream: bool = False) -> Any:
+    structured = model.with_structured_output(Weather, method=method, include_raw=True)
+    messages: list[Any] = []
+    for text in texts:
+        messages.append(HumanMessage(text))
+        heard = streamed_dict(structured, messages) if stream else structured.invoke(messages)
+        messages.append(heard["raw"])
+    assert isinstance(heard["parsed"], Weather), heard
+    return {"object": heard["parsed"].model_dump()}
+
+
+def streamed_dict(runnable: Any, messages: list[Any]) -> Any:
+    whole: dict[str, Any] = {}
+    for chunk in runnable.stream(messages):
+        for key, value in chunk.items():
+            whole[key] = whole[key] + value if key == "raw" and key in whole else value
+    return whole
+
+
+def stream_document(*texts: str) -> Any:
+    return document(*texts, stream=True)
 
 
 def document_by_function(text: str) -> Any:
-    return document(text, "function_calling")
+    return document(text, method="function_calling")
+
+
+def document_by_tools(text: str) -> Any:
+    return tools(text, response_format=Weather, strict=True)
+
+
+def look(text: str, image: str, pdf: str) -> Any:
+    parts: Any = [
+        {"type": "text", "text": text},
+        {"type": "image", "base64": image, "mime_type": "image/png"},
+        {"type": "file", "base64": pdf, "mime_type": "application/pdf", "filename": "a.pdf"},
+    ]
+    return {"text": model.invoke([HumanMessage(parts)]).content}
 
 
 print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))

@@ -53,28 +53,58 @@ def stream(text: str) -> Any:
     return {"text": "".join(it or "" for it in deltas), "deltas": len([it for it in deltas if it])}
 
 
-def tools(text: str, *, stream: bool = False) -> Any:
-    messages: list[Any] = [{"role": "user", "content": text}]
+def tools(*texts: str, stream: bool = False, **more: Any) -> Any:
+    messages: list[Any] = []
     cities = []
-    while True:
-        answer = ask(messages, stream=stream, tools=TOOLS, tool_choice="auto")
+    for text in texts:
+        messages.append({"role": "user", "content": text})
+        while (answer := ask(messages, stream=stream, tools=TOOLS, tool_choice="auto", **more)).tool_calls:
+            messages.append(answer.model_dump())
+            for call in answer.tool_calls:
+                city = json.loads(call.function.arguments)["city"]
+                cities.append(city)
+                result = f"7 degrees in {city}"
+                messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
         messages.append(answer.model_dump())
-        if not answer.tool_calls:
-            return {"text": answer.content, "calls": cities}
-        for call in answer.tool_calls:
-            city = json.loads(call.function.arguments)["city"]
-            cities.append(city)
-            result = f"7 degrees in {city}"
-            messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
+    return {"text": answer.content, "calls": cities}
 
 
-def stream_tools(text: str) -> Any:
-    return tools(text, stream=True)
+def stream_tools(*texts: str) -> Any:
+    return tools(*texts, stream=True)
 
 
-def document(text: str) -> Any:
-    answer = ask([{"role": "user", "content": text}], stream=False, response_format=Weather)
-    return {"object": Weather.model_validate_json(answer.content).model_dump()}
+def document(*texts: str, stream: bool = False) -> Any:
+    messages: list[Any] = []
+    for text in texts:
+        messages.append({"role": "user", "content": text})
+        answer = ask(messages, stream=stream, response_format=Weather)
+        messages.append(answer.model_dump())
+    return as_object(answer.content)
+
+
+def as_object(text: str) -> Any:
+    return {"object": Weather.model_validate_json(text).model_dump()}
+
+
+def stream_document(*texts: str) -> Any:
+    return document(*texts, stream=True)
+
+
+def document_by_tools(text: str) -> Any:
+    heard = tools(text, response_format=Weather)
+    return heard | as_object(heard["text"])
+
+
+def look(text: str, image: str, pdf: str) -> Any:
+    parts: Any = [
+        {"type": "text", "text": text},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}},
+        {
+            "type": "file",
+            "file": {"filename": "a.pdf", "file_data": f"data:application/pdf;base64,{pdf}"},
+        },
+    ]
+    return {"text": ask([{"role": "user", "content": parts}], stream=False).content}
 
 
 print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))

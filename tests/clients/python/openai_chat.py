@@ -65,36 +65,67 @@ def answer_calls(messages: list[Any], message: Any) -> list[str]:
     return cities
 
 
-def tools(text: str) -> Any:
-    messages: list[Any] = [{"role": "user", "content": text}]
+def parsed(messages: list[Any], **more: Any) -> Any:
+    """Return the answer's choice, not streamed."""
+    return client.chat.completions.parse(model=model, messages=messages, **more).choices[0]
+
+
+def streamed(messages: list[Any], **more: Any) -> Any:
+    """Return the answer's choice, streamed."""
+    with client.chat.completions.stream(model=model, messages=messages, **more) as stream:
+        kinds = {event.type for event in stream}
+        choice = stream.get_final_completion().choices[0]
+    done = "tool_calls.function.arguments.done" if choice.message.tool_calls else "content.done"
+    assert done in kinds, kinds
+    return choice
+
+
+def tools(*texts: str, ask: Any = parsed, **more: Any) -> Any:
+    messages: list[Any] = []
     cities: list[str] = []
-    while True:
-        answer = client.chat.completions.parse(model=model, messages=messages, tools=TOOLS)
-        choice = answer.choices[0]
-        if choice.finish_reason != "tool_calls":
-            return {"text": choice.message.content, "calls": cities}
-        cities += answer_calls(messages, choice.message)
+    for text in texts:
+        messages.append({"role": "user", "content": text})
+        while (choice := ask(messages, tools=TOOLS, **more)).finish_reason == "tool_calls":
+            cities += answer_calls(messages, choice.message)
+        messages.append(choice.message)
+    return {"text": choice.message.content, "calls": cities, "object": as_object(choice.message.parsed)}
 
 
-def stream_tools(text: str) -> Any:
-    messages: list[Any] = [{"role": "user", "content": text}]
-    cities: list[str] = []
-    while True:
-        with client.chat.completions.stream(model=model, messages=messages, tools=TOOLS) as stream:
-            kinds = {event.type for event in stream}
-            choice = stream.get_final_completion().choices[0]
-        if choice.finish_reason != "tool_calls":
-            return {"text": choice.message.content, "calls": cities}
-        assert "tool_calls.function.arguments.done" in kinds, kinds
-        cities += answer_calls(messages, choice.message)
+def stream_tools(*texts: str) -> Any:
+    return tools(*texts, ask=streamed)
 
 
-def document(text: str) -> Any:
-    messages: Any = [{"role": "user", "content": text}]
-    answer = client.chat.completions.parse(model=model, messages=messages, response_format=Weather)
-    parsed = answer.choices[0].message.parsed
-    assert isinstance(parsed, Weather), answer
-    return {"object": parsed.model_dump()}
+def as_object(found: Weather | None) -> Any:
+    return found and found.model_dump()
+
+
+def document(*texts: str, ask: Any = parsed) -> Any:
+    messages: list[Any] = []
+    for text in texts:
+        messages.append({"role": "user", "content": text})
+        messages.append(ask(messages, response_format=Weather).message)
+    assert isinstance(messages[-1].parsed, Weather), messages
+    return {"object": as_object(messages[-1].parsed)}
+
+
+def stream_document(*texts: str) -> Any:
+    return document(*texts, ask=streamed)
+
+
+def document_by_tools(text: str) -> Any:
+    return tools(text, response_format=Weather)
+
+
+def look(text: str, image: str, pdf: str) -> Any:
+    parts: Any = [
+        {"type": "text", "text": text},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}},
+        {
+            "type": "file",
+            "file": {"filename": "a.pdf", "file_data": f"data:application/pdf;base64,{pdf}"},
+        },
+    ]
+    return {"text": parsed([{"role": "user", "content": parts}]).message.content}
 
 
 def failure(text: str) -> Any:
