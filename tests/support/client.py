@@ -102,8 +102,19 @@ def _result(block: Json) -> str:
 
 
 def newest(model: Model, text: str) -> Json:
-    """Return the newest request whose question is this text."""
-    return next(body for body in reversed(model.requests(text)) if texts(body)[-1].strip() == text.strip())
+    """Return the newest request whose question is this text, and that is not the CLI's going on by itself."""
+    asked = (body for body in reversed(model.requests(text)) if texts(body)[-1].strip() == text.strip())
+    return next(body for body in asked if not goes_on(body))
+
+
+def goes_on(body: Json) -> bool:
+    """Return whether the CLI asks for the rest of an answer that a limit has cut."""
+    return _last_text(body).startswith("Output token limit hit")
+
+
+def _last_text(body: Json) -> str:
+    said = [text for role, text, own in _blocks(body) if role == "user" and not own]
+    return said[-1] if said else ""
 
 
 def differs(body: Json, messages: list[Json]) -> str:
