@@ -416,12 +416,16 @@ class Run:
             digest = history.last_digest(plan.digest, held)
             records.append(Record(held, Usage(), span, plan.at, digest, plan.tools))
         if seeded:
-            records.append(Record(seeded, Usage(), span, "", before, plan.tools))
+            whole = not _ends_in_calls(seeded)
+            records.append(Record(seeded, Usage(), span, "", before, plan.tools, whole=whole))
         return [*records, own]
 
     def _span(self, plan: Plan, turn: Turn) -> Span:
+        """Return what the turn wrote. A call that was seeded goes with its outcome: no cut parts the two."""
         if plan.way is Way.ANSWER and plan.base is not None:
             return Span(plan.base.span.first, turn.ask.span.last)
+        if _ends_in_calls(plan.seeds):
+            return turn.ask.span
         return Span(turn.ask.uuids[len(plan.seeds)], turn.ask.span.last)
 
     async def _give_up(self, lease: Lease) -> None:
@@ -452,6 +456,10 @@ class _Outcome:
     left: tuple[Span, ...] = ()
     keep: bool | None = None
     parked: bool = False
+
+
+def _ends_in_calls(messages: tuple[Message, ...]) -> bool:
+    return bool(messages) and any(isinstance(part, ToolCall) for part in messages[-1].parts)
 
 
 async def _wait_all(waits: Iterable[Coroutine[Any, Any, Any]], deadline: float) -> None:

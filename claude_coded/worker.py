@@ -137,6 +137,11 @@ class Worker:
         return any(text in self.stderr for text in MISSING_SESSION)
 
     @property
+    def limits(self) -> Limits:
+        """Return what the requests to the model are made with."""
+        return self._limits
+
+    @property
     def pid(self) -> int | None:
         """Return the process's id; None before its start."""
         return self._process.pid
