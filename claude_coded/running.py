@@ -379,7 +379,7 @@ class Run:
     async def _end(self, worker: Worker, plan: Plan, turn: Turn, end: TurnFinished) -> "_Outcome":
         """Bring the session to what the client has seen, as far as that goes.
 
-        Where it does not, the turn is taken back, but not what was seeded before it: that is recorded as whole.
+        Where it does not, the turn is taken back, but not what was seeded before it: that is whole.
         """
         if end.reason is FinishReason.TOOL_CALLS:
             return _Outcome(whole=False)

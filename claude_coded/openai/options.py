@@ -106,13 +106,25 @@ def _schema(given: ResponseFormat | None) -> str | None:
 
 
 def _checked(schema: Mapping[str, Any], param: str) -> str:
-    text = object_schema(schema, param)
+    text = object_schema(_rooted(schema), param)
     if len(text) > MAX_SCHEMA:
         raise InvalidRequest(f"a schema is at most {MAX_SCHEMA} bytes long", param=param)
     if (fault := _fault(text)) is not None:
         path, message = fault
         raise InvalidRequest(f"this is no valid JSON Schema: {message}", param=param + path)
     return text
+
+
+def _rooted(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a schema whose root is no reference to one of its definitions, as of a model that holds itself."""
+    seen: set[str] = set()
+    while isinstance(reference := schema.get("$ref"), str) and "type" not in schema and reference not in seen:
+        seen.add(reference)
+        found = _lookup(schema, reference.split("/")[1:]) if reference.startswith("#/") else None
+        if not isinstance(found, Mapping):
+            break
+        schema = {**found, **{key: value for key, value in schema.items() if key != "$ref"}}
+    return schema
 
 
 @lru_cache(maxsize=128)
@@ -143,12 +155,13 @@ def _lost_reference(schema: Mapping[str, Any]) -> tuple[str, str] | None:
     for path, reference in _references(schema, ""):
         if reference != "#" and not reference.startswith("#/"):
             return path, "references are JSON pointers within the schema, as in #/$defs/name"
-        if not _leads_somewhere(schema, reference.split("/")[1:]):
+        if not isinstance(_lookup(schema, reference.split("/")[1:]), Mapping | bool):
             return path, f"{reference!r:.80} leads nowhere"
     return None
 
 
-def _leads_somewhere(value: object, steps: list[str]) -> bool:
+def _lookup(value: Any, steps: list[str]) -> Any:  # noqa: ANN401 - any JSON
+    """Return what a JSON pointer leads to; None where that is nowhere."""
     for step in steps:
         key = unquote(step).replace("~1", "/").replace("~0", "~")
         if isinstance(value, Mapping) and key in value:
@@ -156,8 +169,8 @@ def _leads_somewhere(value: object, steps: list[str]) -> bool:
         elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
             value = value[int(key)]
         else:
-            return False
-    return isinstance(value, Mapping | bool)
+            return None
+    return value
 
 
 def _references(value: object, path: str) -> Iterator[tuple[str, str]]:

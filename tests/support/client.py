@@ -18,7 +18,7 @@ STRUCTURED = "StructuredOutput"
 """The CLI's own tool: its call is the answer that fits a schema."""
 
 CLI_TEXTS = ("[Image: source: ", "No response requested.")
-"""How texts of the CLI's own begin: where it has put an image, and what follows a call in a resumed session."""
+"""How texts of the CLI's own begin: where it has put an image, and what follows a call on a resume."""
 
 
 def function(name: str, parameters: Json | None = None, **more: Any) -> Json:

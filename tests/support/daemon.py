@@ -184,7 +184,6 @@ class Stream:
         """Read to the end; return the remaining events."""
         return list(self.events())
 
-
     def answer(self) -> Answer:
         """Read to the end; return what the answer would be if it were not streamed, or its error."""
         if self.response.status_code != 200:
