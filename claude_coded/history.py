@@ -210,8 +210,9 @@ class Way(Enum):
 class Plan:
     """How a request meets its conversation.
 
-    `back` is taken back from a session that is resumed, `back_hot` from a hot one, in order: with that
-    a fresh plan goes on in a hot one, which then holds nothing. A fork holds its session up to the message `at`, whatever comes after: that may be another client's by then.
+    `back` is taken back from a session that is resumed, `back_hot` from a hot one, in order: with that a
+    fresh plan goes on in a hot one, which then holds nothing. A fork holds its session up to the message
+    `at`, whatever comes after: that may be another client's by then.
     `seeds` go in before `asked`, of which only the last message starts the turn. The turn's record is
     `said` and the answer: it follows the turn `base`, and `digest` is of all that was said before it.
     `tools` counts the uses of Claude's own tools that the session knows of.

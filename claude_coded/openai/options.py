@@ -116,7 +116,7 @@ def _checked(schema: Mapping[str, Any], param: str) -> str:
 
 
 def _rooted(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a schema whose root is no reference to one of its definitions, as of a model that holds itself."""
+    """Return a schema whose root is no reference: pydantic's is, of a model that holds itself."""
     seen: set[str] = set()
     while isinstance(reference := schema.get("$ref"), str) and "type" not in schema and reference not in seen:
         seen.add(reference)

@@ -175,3 +175,19 @@ def test_no_schema_is_an_internal_error(schema: dict[str, Any]) -> None:
     data = body(response_format=schema_of({**schema, "type": "object"}))
     with contextlib.suppress(InvalidRequest):
         parse_chat(data)
+
+
+def test_a_root_that_is_a_reference_is_what_it_refers_to() -> None:
+    person = {"type": "object", "properties": {"friend": {"$ref": "#/$defs/Person"}}}
+    schema = {"$ref": "#/$defs/Again", "$defs": {"Again": {"$ref": "#/$defs/Person"}, "Person": person}}
+    given = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    made = parse_options({"response_format": given}).schema
+    assert made is not None
+    assert orjson.loads(made) == {**person, "$defs": schema["$defs"]}
+    for wrong in ("#/$defs/Self", "#/$defs/None", "https://example.com/x"):
+        given["json_schema"] = {
+            "name": "x",
+            "schema": {"$ref": wrong, "$defs": {"Self": {"$ref": "#/$defs/Self"}}},
+        }
+        with pytest.raises(InvalidRequest):
+            parse_options({"response_format": given})
