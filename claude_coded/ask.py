@@ -107,6 +107,11 @@ class Turn:
         return self._translator.usage
 
     @property
+    def calling(self) -> bool:
+        """Return whether the newest reply calls tools: the CLI goes on with their results, with no notice."""
+        return self._translator.calling
+
+    @property
     def awaited(self) -> list[str]:
         """Return the calls whose outcomes the turn is parked for, in order."""
         parked = self._translator.parked and not self._translator.astray

@@ -215,8 +215,9 @@ class Way(Enum):
 class Plan:
     """How a request meets its conversation.
 
-    `back` is taken back from a session that is resumed, `back_hot` from a hot one, in order. A fork holds
-    its session up to the message `at`, whatever comes after: that may be another client's by then.
+    `back` is taken back from a session that is resumed, `back_hot` from a hot one, in order: with that a
+    fresh plan goes on in a hot one, which then holds nothing. A fork holds its session up to the message
+    `at`, whatever comes after: that may be another client's by then.
     `seeds` go in before `asked`, of which only the last message starts the turn. The turn's record is
     `said` and the answer: it follows the turn `base`, and `digest` is of all that was said before it.
     `tools` counts the uses of Claude's own tools that the session knows of.
@@ -265,9 +266,9 @@ def go_on(known: Conversation, told: Told, base: Head | None = None, since: tupl
     """
     lead = close_calls(since) + seen_before(known.unfinished, told.asked)
     head = base or (known.head if not since else None)
-    if head is None:
-        return Plan(Way.FRESH, lead, lead + told.asked, told.asked, told.start)
     cut = (known.head.span,) if since and known.head is not None else ()
+    if head is None:
+        return Plan(Way.FRESH, lead, lead + told.asked, told.asked, told.start, back_hot=cut)
     return Plan(
         Way.CONTINUE,
         lead,
@@ -331,7 +332,7 @@ def follow(known: Conversation, path: Sequence[Head], points: Sequence[Head], to
     lengths = {digest: n for n, digest in enumerate(told.digests, 1)}
     base = max((n for n, turn in enumerate(path) if turn.whole and turn.digest in lengths), default=None)
     if base is None:
-        return begin_again(points, told)
+        return begin_again(points, told) if points else _begin_in(path, told)
     turn, dropped = path[base], path[base + 1 :]
     rest = told.past[lengths[turn.digest] :]
     if points and _fork_keeps_more(known, turn, dropped, points[0]):
@@ -355,6 +356,12 @@ def follow(known: Conversation, path: Sequence[Head], points: Sequence[Head], to
         session=known.session,
         lineage=known.lineage,
     )
+
+
+def _begin_in(path: Sequence[Head], told: Told) -> Plan:
+    """Return the plan that begins anew: in the session that is there, if no turn of it is whole."""
+    cut = () if standing(path) else tuple(turn.span for turn in path[-1:])
+    return replace(begin(told), back_hot=cut)
 
 
 def _loses_tools(turn: Head, dropped: Sequence[Head]) -> bool:

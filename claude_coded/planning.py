@@ -154,15 +154,21 @@ class Planner:
             if self._pool.is_parked(known.key) and not self._lost:
                 return history.cancel(known, head, since, told)
             plan = history.go_on(known, told, path[standing - 1] if standing else None, since)
+        if self._lost and plan.way is Way.FRESH:
+            plan = replace(plan, back_hot=())
         if self._lost and plan.way is Way.CONTINUE:
             path = await self._store.path(known.key)
             plan = history.rebuild(await self._store.said(path[: history.standing(path)]), plan)
         return plan
 
     def _answers(self, known: Conversation) -> bool:
-        """Return whether the request brings just what a parked turn waits for."""
+        """Return whether the request brings just what a parked turn waits for.
+
+        The CLI makes all requests of a turn with the limits that it began with: others need another turn.
+        """
         outcomes = () if self._late else history.outcomes(self._told)
-        return bool(outcomes) and all(map(fits, outcomes)) and self._pool.is_parked(known.key)
+        waits = self._pool.is_parked(known.key) and self._pool.limits_of(known.key) == self.manner.limits
+        return waits and bool(outcomes) and all(map(fits, outcomes))
 
     def seat(self, known: Conversation | None, plan: Plan) -> Seat:
         """Return what worker suits a plan. Raises WorkspaceGone."""
@@ -173,7 +179,8 @@ class Planner:
         if known is not None:
             system = known.system if request.system is None else system
             launch = replace(launch, workspace=known.workspace)
-            same = plan.way in {Way.ANSWER, Way.CONTINUE} or (plan.way is Way.FRESH and known.head is None)
+            empty = known.head is None or bool(plan.back_hot)  # so is a session that a fresh plan goes on in
+            same = plan.way in {Way.ANSWER, Way.CONTINUE} or (plan.way is Way.FRESH and empty)
             generation = known.generation if same else known.generation + 1
             if known.profile.model is not None:
                 # A resumed session goes on with its last model unless it is told.

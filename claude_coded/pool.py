@@ -14,6 +14,7 @@ from typing import Any
 
 from claude_coded import scheduler as s
 from claude_coded.claude.launch import Launch
+from claude_coded.claude.protocol import Limits
 from claude_coded.errors import CodedError, Draining, Evicted, QueueFull, WorkerStartFailed
 from claude_coded.turn import ConversationKey
 from claude_coded.worker import Cli, Watch, Worker
@@ -117,6 +118,12 @@ class Pool:
         """Return what the conversation's process was set up with; None where there is none."""
         view = self._scheduler.of(conversation)
         return view.fit if view is not None else None
+
+    def limits_of(self, conversation: ConversationKey) -> Limits | None:
+        """Return what the requests of the conversation's process are made with; None where there is none."""
+        view = self._scheduler.of(conversation)
+        worker = self._workers.get(view.id) if view is not None else None
+        return worker.limits if worker is not None else None
 
     async def admit(self, conversation: ConversationKey) -> Admission:
         """Wait for the conversation. Raises QueueFull, Draining, Evicted."""

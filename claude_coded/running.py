@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
+import orjson
+
 from claude_coded import history
 from claude_coded.activity import Activity
 from claude_coded.ask import Ask, Turn
@@ -104,9 +106,17 @@ class Runs:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
+def _is_whole(call: ToolCall) -> bool:
+    """Return whether a call has all its arguments: a limit of tokens may have cut it."""
+    try:
+        return isinstance(orjson.loads(call.arguments), dict)
+    except ValueError:
+        return False
+
+
 @dataclass(slots=True)
 class _Said:
-    """What the model has answered, as the conversation keeps it."""
+    """What the model has answered, as the conversation keeps it: without a call that was cut."""
 
     texts: list[str] = field(default_factory=list)
     calls: list[ToolCallStarted] = field(default_factory=list)
@@ -130,8 +140,8 @@ class _Said:
         text = "".join(self.texts)
         parts: list[Part] = [Text(text)] if text or not self.calls else []
         made = zip(self.calls, self.arguments, strict=True)
-        parts += [ToolCall(call.id, call.name, "".join(arguments)) for call, arguments in made]
-        return Message(Role.ASSISTANT, tuple(parts))
+        calls = [ToolCall(call.id, call.name, "".join(arguments)) for call, arguments in made]
+        return Message(Role.ASSISTANT, (*parts, *filter(_is_whole, calls)))
 
 
 class Run:
@@ -350,7 +360,7 @@ class Run:
     ) -> None:
         outcome = _Outcome()
         try:
-            outcome = await self._end(lease.worker, turn, end)
+            outcome = await self._end(lease.worker, plan, turn, end)
             records = self._records(plan, turn, end.usage, whole=outcome.whole)
             await self._runs.store.finish(self.request.key, records, self._runs.wall(), outcome.left)
             if end.reason is FinishReason.TOOL_CALLS:
@@ -362,6 +372,10 @@ class Run:
             self._complain("a turn could not be recorded", error)
             outcome = _Outcome()
             recorded.set_exception(error)
+        except Exception as error:  # a fault of ours: nobody is to wait for ever
+            outcome = _Outcome()
+            recorded.set_exception(error)
+            raise
         finally:
             if outcome.parked:
                 lease.park()
@@ -370,14 +384,18 @@ class Run:
             self._runs.part(self)
             self.done.set()
 
-    async def _end(self, worker: Worker, turn: Turn, end: TurnFinished) -> "_Outcome":
-        """Bring the session to what the client has seen, as far as that goes."""
+    async def _end(self, worker: Worker, plan: Plan, turn: Turn, end: TurnFinished) -> "_Outcome":
+        """Bring the session to what the client has seen, as far as that goes.
+
+        Where it does not, the turn is taken back, but not what was seeded before it: that is whole.
+        """
         if end.reason is FinishReason.TOOL_CALLS:
             return _Outcome(whole=False)
         if end.reason is FinishReason.LENGTH and (cut := await worker.cut_short()) is not None:
             return _Outcome(left=(cut,))
-        if end.reason is FinishReason.LENGTH or self._stopper.stopped:
-            return _Outcome(whole=False, left=(turn.ask.span,), keep=await worker.abandon())
+        if end.reason in {FinishReason.LENGTH, FinishReason.REFUSAL} or self._stopper.stopped:
+            own = self._span(plan, turn)
+            return _Outcome(whole=False, left=(own,), keep=await worker.abandon(own))
         return _Outcome()
 
     def _records(self, plan: Plan, turn: Turn, usage: Usage, *, whole: bool) -> list[Record]:
@@ -406,12 +424,16 @@ class Run:
             digest = history.last_digest(plan.digest, held)
             records.append(Record(held, Usage(), span, plan.at, digest, plan.tools))
         if seeded:
-            records.append(Record(seeded, Usage(), span, "", before, plan.tools))
+            whole = not _ends_in_calls(seeded)
+            records.append(Record(seeded, Usage(), span, "", before, plan.tools, whole=whole))
         return [*records, own]
 
     def _span(self, plan: Plan, turn: Turn) -> Span:
+        """Return what the turn wrote. A call that was seeded goes with its outcome: no cut parts the two."""
         if plan.way is Way.ANSWER and plan.base is not None:
             return Span(plan.base.span.first, turn.ask.span.last)
+        if _ends_in_calls(plan.seeds):
+            return turn.ask.span
         return Span(turn.ask.uuids[len(plan.seeds)], turn.ask.span.last)
 
     async def _give_up(self, lease: Lease) -> None:
@@ -442,6 +464,10 @@ class _Outcome:
     left: tuple[Span, ...] = ()
     keep: bool | None = None
     parked: bool = False
+
+
+def _ends_in_calls(messages: tuple[Message, ...]) -> bool:
+    return bool(messages) and any(isinstance(part, ToolCall) for part in messages[-1].parts)
 
 
 async def _wait_all(waits: Iterable[Coroutine[Any, Any, Any]], deadline: float) -> None:

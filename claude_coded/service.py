@@ -83,6 +83,8 @@ class TurnService:
             return Located(request, told)
         digests = [told.digests[length - 1] for length in told.ends()]
         found = self._hot_at(digests[:1]) or await self.store.find(digests)
+        if (chosen := request.options.workspace) is not None:
+            found = [turn for turn in found if turn.workspace == chosen]
         ready = [turn for turn in found if turn.is_head and not self._is_running(turn.key)]
         if ready:
             return Located(replace(request, key=self._best(ready, request.hint).key), told)

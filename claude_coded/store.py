@@ -162,6 +162,7 @@ class Found:
     is_head: bool
     last_used_at: float
     hint: str
+    workspace: Path
 
 
 class Store:
@@ -256,7 +257,15 @@ class Store:
         """Return the heads that end with a history, of those of the conversations that are in memory."""
         known = filter(None, map(self._known.get, keys))
         return [
-            Found(digest, one.head.turn, one.key, is_head=True, last_used_at=one.last_used_at, hint=one.hint)
+            Found(
+                digest,
+                one.head.turn,
+                one.key,
+                is_head=True,
+                last_used_at=one.last_used_at,
+                hint=one.hint,
+                workspace=one.workspace,
+            )
             for one in known
             if one.head is not None and one.head.digest == digest
         ]
@@ -473,14 +482,15 @@ class Store:
         # The first alone: it is what a client that goes on asks for, nearly always.
         for some in (digests[:1], *(digests[n : n + LOOKUPS] for n in range(1, len(digests), LOOKUPS))):
             rows = self._db.execute(
-                f"""SELECT t.digest, t.id, c.tenant, c.name, t.id = c.head, c.last_used_at, c.hint
+                f"""SELECT t.digest, t.id, c.tenant, c.name, t.id = c.head, c.last_used_at, c.hint,
+                c.workspace
                 FROM turns t JOIN conversations c ON c.id = t.conversation
                 WHERE t.digest IN ({", ".join("?" * len(some))})""",  # noqa: S608 - question marks alone
                 some,
             )
             found = [
-                Found(digest, turn, ConversationKey(tenant, name), bool(is_head), used, hint)
-                for digest, turn, tenant, name, is_head, used, hint in rows
+                Found(digest, turn, ConversationKey(tenant, name), bool(is_head), used, hint, Path(workspace))
+                for digest, turn, tenant, name, is_head, used, hint, workspace in rows
             ]
             if found:
                 first = next(digest for digest in some if any(f.digest == digest for f in found))

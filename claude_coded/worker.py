@@ -137,6 +137,11 @@ class Worker:
         return any(text in self.stderr for text in MISSING_SESSION)
 
     @property
+    def limits(self) -> Limits:
+        """Return what the requests to the model are made with."""
+        return self._limits
+
+    @property
     def pid(self) -> int | None:
         """Return the process's id; None before its start."""
         return self._process.pid
@@ -338,7 +343,7 @@ class Worker:
         Return what was taken back; None when that cannot be had: `abandon` is due then.
         """
         turn = self._turn
-        if turn is None or self.state is not WorkerState.BUSY:
+        if turn is None or turn.calling or self.state is not WorkerState.BUSY:
             return None
         try:
             async with asyncio.timeout(NOTICE_TIMEOUT):
@@ -348,14 +353,17 @@ class Worker:
             return None
         return span
 
-    async def abandon(self) -> bool:
-        """Stop the running turn and take the session back to before it; False when that cannot be had."""
+    async def abandon(self, span: Span | None = None) -> bool:
+        """Stop the running turn and take the session back to before it; False when that cannot be had.
+
+        That is before all that it wrote, or before the `span` of it.
+        """
         turn, self._turn = self._turn, None
         self._process.resume()
         if turn is None or self.state is not WorkerState.BUSY:
             return False
         self._enter(WorkerState.INTERRUPTING, "abandoned")
-        span = turn.ask.span
+        span = span or turn.ask.span
         sent = self._request(self._protocol.rewind(span.first, span.last))
         try:
             check_rewound(await self._answer(sent))

@@ -114,6 +114,7 @@ class Translator:
         self._separate = False
         self._wrote = False
         self._refused = False
+        self._calling = False  # the present reply calls tools, whose results the CLI goes on with
         self._tools: dict[str, str] = {}
         self._out: list[TurnEvent] = []
         self._handlers: Mapping[type, Callable[[Any], None]] = {
@@ -167,6 +168,11 @@ class Translator:
         used = self._usage + self._input if self._streaming else self._usage
         return _difference(used, self._reported)
 
+    @property
+    def calling(self) -> bool:
+        """Return whether the newest reply calls tools, the client's or others."""
+        return self._calling
+
     def _park(self) -> None:
         self.parked = True
         self._out.append(TurnFinished(FinishReason.TOOL_CALLS, self.usage))
@@ -185,6 +191,7 @@ class Translator:
             self._delta(event.delta, event)
         elif event.type == "content_block_start":
             if event.content_block is not None and event.content_block.type == "tool_use":
+                self._calling = True
                 self._out += self.calls.begin(event.content_block)
         elif event.type == "content_block_stop":
             self._out += self.calls.end()
@@ -221,6 +228,7 @@ class Translator:
         # A reply that was cut off, by a limit or a broken connection, is gone on with where it stopped.
         self._separate = self._wrote and self._stop not in {None, "max_tokens"}
         self._stop = None
+        self._calling = False
         if not self._repeat:
             self._sent.clear()
 
@@ -308,6 +316,10 @@ class Translator:
         self.ended = True
         if message.total_cost_usd is not None:
             self.cost_total = message.total_cost_usd
+        if self._stop == "refusal" and message.is_error and message.api_error_status is None:
+            # The CLI's words for it are no answer, and none of the API's failures.
+            self._out.append(TurnFinished(FinishReason.REFUSAL, self._rest(message)))
+            return
         if message.is_error or message.subtype != "success":
             self._out.append(TurnFailed(_failure(message)))
             return
@@ -324,10 +336,13 @@ class Translator:
         self._out.append(TurnFinished(reason, self._rest(message)))
 
     def _structured(self, message: Result) -> None:
+        if message.structured_output is None and self._refused:
+            self._out.append(TurnFinished(FinishReason.REFUSAL, self._rest(message)))
+            return
         if message.structured_output is None:
             said = _one_line(message.result or "")
-            what = "refused" if self._refused else "gave no answer that fits the schema"
-            self._out.append(TurnFailed(SchemaNotMet(f"the model {what}: {said}")))
+            fault = SchemaNotMet(f"the model gave no answer that fits the schema: {said}")
+            self._out.append(TurnFailed(fault))
             return
         self._out.append(TextDelta(msgspec.json.encode(message.structured_output).decode()))
         self._out.append(TurnFinished(FinishReason.STOP, self._rest(message)))

@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
-from urllib.parse import unquote
 
 import orjson
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 from jsonschema.protocols import Validator
 from jsonschema.validators import validator_for
+
+from claude_coded.openai.schemas import look_up
 
 
 @lru_cache(maxsize=128)
@@ -40,21 +41,9 @@ def _lost_reference(schema: Mapping[str, Any]) -> tuple[str, str] | None:
     for path, reference in _references(schema, ""):
         if reference != "#" and not reference.startswith("#/"):
             return path, "references are JSON pointers within the schema, as in #/$defs/name"
-        if not _leads_somewhere(schema, reference.split("/")[1:]):
+        if not isinstance(look_up(schema, reference), Mapping | bool):
             return path, f"{reference!r:.80} leads nowhere"
     return None
-
-
-def _leads_somewhere(value: object, steps: list[str]) -> bool:
-    for step in steps:
-        key = unquote(step).replace("~1", "/").replace("~0", "~")
-        if isinstance(value, Mapping) and key in value:
-            value = value[key]
-        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
-            value = value[int(key)]
-        else:
-            return False
-    return isinstance(value, Mapping | bool)
 
 
 def _references(value: object, path: str) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import unquote
 
 from claude_coded.errors import InvalidRequest
 from claude_coded.openai.wire import canonical
@@ -28,3 +29,28 @@ def check_schema(text: str, param: str) -> str:
         path, message = fault
         raise InvalidRequest(f"this is no valid JSON Schema: {message}", param=param + path)
     return text
+
+
+def rooted(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a schema whose root is no reference: pydantic's is, of a model that holds itself."""
+    seen: set[str] = set()
+    while isinstance(reference := schema.get("$ref"), str) and "type" not in schema and reference not in seen:
+        seen.add(reference)
+        found = look_up(schema, reference) if reference.startswith("#/") else None
+        if not isinstance(found, Mapping):
+            break
+        schema = {**found, **{key: value for key, value in schema.items() if key != "$ref"}}
+    return schema
+
+
+def look_up(value: Any, reference: str) -> Any:  # noqa: ANN401 - any JSON
+    """Return what a JSON pointer leads to; None where that is nowhere."""
+    for step in reference.split("/")[1:]:
+        key = unquote(step).replace("~1", "/").replace("~0", "~")
+        if isinstance(value, Mapping) and key in value:
+            value = value[key]
+        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            return None
+    return value

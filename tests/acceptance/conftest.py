@@ -38,6 +38,17 @@ def daemon(served_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Ite
         daemon.close()
 
 
+@pytest.fixture(scope="module")
+def pool(served_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon of a module's own: it may be restarted."""
+    settings = {"ANTHROPIC_BASE_URL": served_model.url, "CLAUDE_CODED_LOG_LEVEL": "debug"}
+    daemon = Daemon(tmp_path_factory.mktemp("pool"), settings)
+    try:
+        yield daemon.start()
+    finally:
+        daemon.close()
+
+
 @pytest.fixture
 def make(served_model: Model, tmp_path: Path) -> Iterator[Start]:
     """Return a function that makes a daemon of given settings, not yet started; it's closed in the end."""

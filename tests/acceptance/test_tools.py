@@ -1,14 +1,14 @@
 """The client's own tools: real calls on the hot worker, and turns that are rebuilt where that is gone."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from tests.acceptance.conftest import Start
-from tests.support.client import Client, evict, function, newest, nothing, restart, user
+from tests.support.client import Client, evict, function, kill, newest, nothing, restart, user
 from tests.support.daemon import Daemon, Json, Model, eventually
 
 GET, PUT = function("get", {"type": "object", "properties": {"x": {"type": "integer"}}}), function("put")
@@ -26,24 +26,9 @@ OWN = '[[tool Bash {"command": "echo own"}]]'
 DONE = ['Bash {"command": "echo own"}', "-> own"]
 
 
-@pytest.fixture(scope="module")
-def pool(served_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A daemon of this module's own: it is restarted at times."""
-    settings = {"ANTHROPIC_BASE_URL": served_model.url, "CLAUDE_CODED_LOG_LEVEL": "debug"}
-    daemon = Daemon(tmp_path_factory.mktemp("tools"), settings)
-    try:
-        yield daemon.start()
-    finally:
-        daemon.close()
-
-
 @pytest.fixture
 def client(pool: Daemon, model: Model) -> Client:
     return Client(pool, model, more={"tools": [GET, PUT]})
-
-
-def kill(client: Client) -> None:
-    client.daemon.worker_of(client.session).kill()
 
 
 def offered(client: Client, text: str, **more: Any) -> set[str]:
@@ -257,6 +242,16 @@ def test_a_first_turn_that_waited_is_rebuilt_too(
     between(client)
     client.returns("1", "2")
     client.ask(f"{name} two [[say 2]]")
+
+
+def test_a_turn_may_be_rebuilt_again_and_again(client: Client, name: str) -> None:
+    client.ask(f"{name} zero {OWN} [[say 0]]")
+    client.ask(f"{name} one [[tool get {{}}]] then [[tool get {{}}]] then [[tool get {{}}]] then [[result]]")
+    for number in range(3):
+        evict(client)
+        client.returns(f"result {number}")
+        assert client.used == DONE
+    assert client.messages[-1]["content"] == "result 2"
 
 
 def test_a_worker_that_waits_too_long_is_released(start: Start, model: Model, name: str) -> None:

@@ -14,6 +14,11 @@ Entry = tuple[str, str]
 """Who said it, and the text; calls and results of tools, and images, are put into text."""
 
 OWN_TOOLS = {"Bash", "Read", "Edit", "Write"}
+STRUCTURED = "StructuredOutput"
+"""The CLI's own tool: its call is the answer that fits a schema."""
+
+CLI_TEXTS = ("[Image: source: ", "No response requested.")
+"""How texts of the CLI's own begin: where it has put an image, and what follows a call on a resume."""
 
 
 def function(name: str, parameters: Json | None = None, **more: Any) -> Json:
@@ -78,7 +83,10 @@ def _blocks(body: Json) -> Iterator[tuple[str, str, bool]]:
         blocks: list[Json] = [{"type": "text", "text": content}] if isinstance(content, str) else content
         for block in blocks:
             kind = "" if role == "system" else block["type"]
-            if kind == "tool_use":
+            if kind == "tool_use" and block["name"] == STRUCTURED:
+                own_calls.add(block["id"])
+                yield role, json.dumps(block["input"], separators=(",", ":")), False
+            elif kind == "tool_use":
                 own = block["name"] in OWN_TOOLS
                 own_calls |= {block["id"]} if own else set()
                 yield role, _called(block["name"].removeprefix("mcp__client__"), block["input"]), own
@@ -88,7 +96,7 @@ def _blocks(body: Json) -> Iterator[tuple[str, str, bool]]:
                 yield role, "<image>", False
             elif kind == "text":
                 kept = NOISE.sub("", block["text"]).strip()
-                if kept and not kept.startswith("[Image: source: "):  # where the CLI has put it
+                if kept and not kept.startswith(CLI_TEXTS):
                     yield role, kept, False
 
 
@@ -102,8 +110,19 @@ def _result(block: Json) -> str:
 
 
 def newest(model: Model, text: str) -> Json:
-    """Return the newest request whose question is this text."""
-    return next(body for body in reversed(model.requests(text)) if texts(body)[-1].strip() == text.strip())
+    """Return the newest request whose question is this text, and that is not the CLI's going on by itself."""
+    asked = (body for body in reversed(model.requests(text)) if texts(body)[-1].strip() == text.strip())
+    return next(body for body in asked if not goes_on(body))
+
+
+def goes_on(body: Json) -> bool:
+    """Return whether the CLI asks for the rest of an answer that a limit has cut."""
+    return _last_text(body).startswith("Output token limit hit")
+
+
+def _last_text(body: Json) -> str:
+    said = [text for role, text, own in _blocks(body) if role == "user" and not own]
+    return said[-1] if said else ""
 
 
 def differs(body: Json, messages: list[Json]) -> str:
@@ -122,7 +141,8 @@ def differs(body: Json, messages: list[Json]) -> str:
 class Client:
     """A client with no state but its messages: it checks that the model is sent just these.
 
-    `reshape` is what it does to them on their way; `more` are fields of all its requests.
+    `reshape` is what it does to them on their way; `more` are fields of all its requests. With `streamed`
+    it asks for streams.
     """
 
     daemon: Daemon
@@ -131,6 +151,7 @@ class Client:
     kind: str = "claude-code"
     reshape: Callable[[list[Json]], list[Json]] = copy.deepcopy
     more: Json = field(default_factory=dict)
+    streamed: bool = False
     conversation: str = ""
     pid: int = 0
     body: Json = field(default_factory=dict, repr=False)
@@ -146,12 +167,18 @@ class Client:
 
     def send(self, messages: list[Json], name: str | None = None, **more: Any) -> Answer:
         """Send a history that ends with a question; the answer follows it."""
-        answer = self.daemon.ask(self.reshape(messages), name, model=self.kind, **{**self.more, **more})
+        answer = self._asked(self.reshape(messages), name, model=self.kind, **{**self.more, **more})
         assert answer.ok, answer.body
         self.messages = [*messages, answer.message]
         self.conversation = answer.conversation
         self.check()
         return answer
+
+    def _asked(self, messages: list[Json], name: str | None, **more: Any) -> Answer:
+        if not self.streamed:
+            return self.daemon.ask(messages, name, **more)
+        with self.daemon.stream(messages, name, **more) as stream:
+            return stream.answer()
 
     def returns(self, *results: str | list[Json], then: str = "", **more: Any) -> Answer:
         """Send what the calls of the newest answer return, and maybe a text after them."""
@@ -217,6 +244,7 @@ class Client:
             kind=self.kind,
             reshape=self.reshape,
             more=self.more,
+            streamed=self.streamed,
         )
 
 
@@ -229,6 +257,11 @@ def evict(client: Client) -> None:
     client.daemon.settled()
     assert client.daemon.delete(f"/conversations/{client.conversation}").ok
     eventually(lambda: client.pid not in {worker.pid for worker in client.daemon.workers()})
+
+
+def kill(client: Client) -> None:
+    """Kill the conversation's process."""
+    client.daemon.worker_of(client.session).kill()
 
 
 def restart(client: Client) -> None:

@@ -18,6 +18,7 @@ import openai
 import psutil
 
 from claude_coded.offline import read_conversation
+from tests.support.schemas import check
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -25,6 +26,7 @@ T = TypeVar("T")
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
 REQUEST_SECONDS = 60.0
+CHAT = "/v1/chat/completions"
 NOISE = re.compile(r"<system-reminder>.*?</system-reminder>\s*", re.DOTALL)
 SESSION = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -118,6 +120,11 @@ class Answer:
         return str(self.message["content"])
 
     @property
+    def finish(self) -> str:
+        assert self.ok, self.body
+        return str(self.body["choices"][0]["finish_reason"])
+
+    @property
     def said(self) -> Any:
         """Return the answer's text, read as JSON: what `[[recall]]` and the like say."""
         return json.loads(self.text)
@@ -134,7 +141,7 @@ class Answer:
 
 
 class Stream:
-    """A streamed answer on its way; leaving the context closes the connection."""
+    """A streamed answer on its way; leaving the context closes the connection. Its events fit the schemas."""
 
     def __init__(self, response: httpx.Response) -> None:
         self.response = response
@@ -159,6 +166,7 @@ class Stream:
         for line in self.lines():
             if line.startswith("data: ") and line != "data: [DONE]":
                 event = json.loads(line.removeprefix("data: "))
+                check("ErrorResponse" if "error" in event else "CreateChatCompletionStreamResponse", event)
                 for choice in event.get("choices", ()):
                     self.text += choice["delta"].get("content") or ""
                     self.reasoning += choice["delta"].get("reasoning_content") or ""
@@ -175,6 +183,50 @@ class Stream:
     def rest(self) -> list[Json]:
         """Read to the end; return the remaining events."""
         return list(self.events())
+
+    def answer(self) -> Answer:
+        """Read to the end; return what the answer would be if it were not streamed, or its error."""
+        if self.response.status_code != 200:
+            return _checked(CHAT, self.response.status_code, self.response.headers, self.response.read())
+        events = self.rest()
+        if "error" in events[-1]:
+            return Answer(0, self.response.headers, events[-1])
+        assert self.raw[-1] == "data: [DONE]"
+        choices = [choice for event in events for choice in event["choices"]]
+        message = _folded([choice["delta"] for choice in choices])
+        reasons = [choice["finish_reason"] for choice in choices]
+        assert set(reasons[:-1]) <= {None}
+        body = {**events[0], "choices": [{"message": message, "finish_reason": reasons[-1]}]}
+        return Answer(200, self.response.headers, body)
+
+
+def _folded(deltas: list[Json]) -> Json:
+    """Return the message that a stream's deltas make."""
+    made: Json = {"role": "assistant", "content": ""}
+    for delta in deltas:
+        for key in ("content", "reasoning_content"):
+            if key in delta:
+                made[key] = made.get(key, "") + delta[key]
+        for piece in delta.get("tool_calls", ()):
+            calls = made.setdefault("tool_calls", [])
+            if piece["index"] == len(calls):
+                calls.append({"id": piece["id"], "type": "function", "function": piece["function"]})
+            else:
+                calls[piece["index"]]["function"]["arguments"] += piece["function"]["arguments"]
+        if piece := delta.get("function_call"):
+            called = made.setdefault("function_call", {"name": piece.get("name"), "arguments": ""})
+            called["arguments"] += piece["arguments"]
+    return made
+
+
+def _checked(path: str, status: int, headers: httpx.Headers, content: bytes) -> Answer:
+    """Return an answer, whose body fits OpenAI's schema."""
+    body = json.loads(content)
+    if status >= 400 and path != "/health":
+        check("ErrorResponse", body)
+    elif path == CHAT:
+        check("CreateChatCompletionResponse", body)
+    return Answer(status, headers, body)
 
 
 def chat(text: str | list[Json], **more: Any) -> Json:
@@ -343,7 +395,7 @@ class Daemon:
     def request(self, method: str, path: str, **options: Any) -> Answer:
         headers = {**self.headers, **options.pop("headers", {})}
         response = self.http.request(method, self.base_url + path, headers=headers, **options)
-        return Answer(response.status_code, response.headers, response.json())
+        return _checked(path, response.status_code, response.headers, response.content)
 
     def get(self, path: str) -> Answer:
         return self.request("GET", path)
@@ -354,7 +406,7 @@ class Daemon:
     def ask(self, text: str | list[Json], conversation: str | None = None, **more: Any) -> Answer:
         """Return the answer to a chat request that is not streamed."""
         headers = {**more.pop("headers", {}), **_named(conversation)}
-        return self.request("POST", "/v1/chat/completions", json=chat(text, **more), headers=headers)
+        return self.request("POST", CHAT, json=chat(text, **more), headers=headers)
 
     @contextlib.contextmanager
     def stream(
@@ -362,7 +414,7 @@ class Daemon:
     ) -> Iterator[Stream]:
         """Ask for a streamed answer on a connection of its own."""
         headers = {**self.headers, **more.pop("headers", {}), **_named(conversation)}
-        url = f"{self.base_url}/v1/chat/completions"
+        url = self.base_url + CHAT
         with (
             httpx.Client(timeout=REQUEST_SECONDS, trust_env=False) as client,
             client.stream("POST", url, json=chat(text, stream=True, **more), headers=headers) as response,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from claude_coded.errors import InvalidRequest, UnsupportedParameter
 from claude_coded.openai.chat import parse_chat
-from claude_coded.openai.options import EFFORTS
+from claude_coded.openai.options import EFFORTS, parse_options
 from claude_coded.openai.schemas import MAX_SCHEMA
 from claude_coded.turn import Options
 from tests.support.schemas import SCHEMAS
@@ -182,3 +182,19 @@ def test_a_text_that_stops_has_its_bounds() -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_chat(body(stop=["x", "y" * 1001]))
     assert caught.value.param == "stop[1]"
+
+
+def test_a_root_that_is_a_reference_is_what_it_refers_to() -> None:
+    person = {"type": "object", "properties": {"friend": {"$ref": "#/$defs/Person"}}}
+    schema = {"$ref": "#/$defs/Again", "$defs": {"Again": {"$ref": "#/$defs/Person"}, "Person": person}}
+    given = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    made = parse_options({"response_format": given}).schema
+    assert made is not None
+    assert orjson.loads(made) == {**person, "$defs": schema["$defs"]}
+    for wrong in ("#/$defs/Self", "#/$defs/None", "https://example.com/x"):
+        given["json_schema"] = {
+            "name": "x",
+            "schema": {"$ref": wrong, "$defs": {"Self": {"$ref": "#/$defs/Self"}}},
+        }
+        with pytest.raises(InvalidRequest):
+            parse_options({"response_format": given})
