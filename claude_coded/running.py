@@ -11,12 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
+import orjson
+
 from claude_coded import history
 from claude_coded.activity import Activity
 from claude_coded.ask import Ask, Turn
 from claude_coded.claude.protocol import Setup
 from claude_coded.claude.toolbridge import qualified
-from claude_coded.errors import CodedError, ToolCallMissing, TurnTimeout, WorkerDied
+from claude_coded.errors import CodedError, NotRecorded, ToolCallMissing, TurnTimeout, WorkerDied
 from claude_coded.history import Conversation, Plan, Span, Unfinished, Way
 from claude_coded.planning import REPLANNED, Located, Planner, Seat
 from claude_coded.pool import Lease, Pool
@@ -128,8 +130,9 @@ class _Said:
     def message(self) -> Message:
         text = "".join(self.texts)
         parts: list[Part] = [Text(text)] if text or not self.calls else []
-        made = zip(self.calls, self.arguments, strict=True)
-        parts += [ToolCall(call.id, call.name, "".join(arguments)) for call, arguments in made]
+        # A call that a limit has cut has no arguments that anybody could send again.
+        made = zip(self.calls, map("".join, self.arguments), strict=True)
+        parts += [ToolCall(call.id, call.name, arguments) for call, arguments in made if _is_object(arguments)]
         return Message(Role.ASSISTANT, tuple(parts))
 
 
@@ -355,6 +358,8 @@ class Run:
             outcome = _Outcome()
             recorded.set_exception(error)
         finally:
+            if not recorded.done():  # a fault of ours, of which the end of this task tells
+                recorded.set_exception(NotRecorded("the turn could not be recorded"))
             if outcome.parked:
                 lease.park()
             else:
@@ -366,7 +371,9 @@ class Run:
         """Bring the session to what the client has seen, as far as that goes."""
         if end.reason is FinishReason.TOOL_CALLS:
             return _Outcome(whole=False)
-        if end.reason is FinishReason.LENGTH and (cut := await worker.cut_short()) is not None:
+        # With a call in it the CLI does not go on with the answer by itself: there is nothing to cut off.
+        limited = end.reason is FinishReason.LENGTH and not self._said.calls
+        if limited and (cut := await worker.cut_short()) is not None:
             return _Outcome(left=(cut,))
         if end.reason is FinishReason.LENGTH or self._stopper.stopped:
             return _Outcome(whole=False, left=(turn.ask.span,), keep=await worker.abandon())
@@ -434,6 +441,14 @@ class _Outcome:
     left: tuple[Span, ...] = ()
     keep: bool | None = None
     parked: bool = False
+
+
+def _is_object(text: str) -> bool:
+    """Return whether a text is a JSON object that can be read."""
+    try:
+        return isinstance(orjson.loads(text), dict)
+    except orjson.JSONDecodeError:
+        return False
 
 
 async def _wait_all(waits: Iterable[Coroutine[Any, Any, Any]], deadline: float) -> None:

@@ -229,6 +229,8 @@ class Worker:
         waits = turn.awaited if turn is not None else []
         if self.state is not WorkerState.PARKED or turn is None or len(waits) != len(outcomes):
             raise ParkLost("the turn no longer waits for these results")
+        if manner.limits != self._limits:
+            raise ParkLost("the CLI keeps the limits that a turn began with to its end")
         named = [ToolOutcome(call, outcome.parts) for call, outcome in zip(waits, outcomes, strict=True)]
         self._enter(WorkerState.BUSY, "results")
         await self._prepare(manner)

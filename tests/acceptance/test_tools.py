@@ -1,6 +1,7 @@
 """The client's own tools: real calls on the hot worker, and turns that are rebuilt where that is gone."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.conftest import Start
-from tests.support.client import Client, evict, function, newest, nothing, restart, user
+from tests.support.client import Client, assistant, evict, function, newest, nothing, restart, user
 from tests.support.daemon import Daemon, Json, Model, eventually
 
 GET, PUT = function("get", {"type": "object", "properties": {"x": {"type": "integer"}}}), function("put")
@@ -153,6 +154,45 @@ def test_missing_results_are_named(client: Client, name: str) -> None:
     assert second["id"] in answer.error["message"]
     assert first["id"] not in answer.error["message"]
     assert client.returns("1", "2").ok
+
+
+# Limits ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_answer_may_be_cut_in_the_arguments_of_a_call(client: Client, name: str, streamed: bool) -> None:
+    client.ask(f"{name} zero [[say 0]]")
+    asked = user(f'{name} [[say Look.]] [[tool get {{"x": 1, "y": "{"y" * 400}"}}]] [[say 1]]')
+    if streamed:
+        with client.daemon.stream([*client.messages, asked], max_tokens=3, **client.more) as stream:
+            assert stream.rest()[-1]["choices"][0]["finish_reason"] == "length"
+    else:
+        answer = client.daemon.ask([*client.messages, asked], max_tokens=3, **client.more)
+        assert answer.body["choices"][0]["finish_reason"] == "length"
+    # No client can send such a call again.
+    client.send([*client.messages, asked, assistant("Look."), user(f"{name} more [[say 2]]")])
+
+
+def test_an_answer_that_is_cut_behind_a_call_ends_at_once(client: Client, name: str) -> None:
+    asked = user(f"{name} [[tool get {{}}]] [[tool put {{}}]]")
+    begun = time.monotonic()
+    answer = client.daemon.ask([asked], max_tokens=1, **client.more)
+    assert answer.body["choices"][0]["finish_reason"] == "length"
+    assert time.monotonic() - begun < 4
+    client.messages = [asked, answer.message]
+    client.returns("1")
+
+
+@pytest.mark.parametrize(("first", "second"), [(None, 5), (5, None)])
+def test_limits_that_come_with_results_count(
+    client: Client, name: str, first: int | None, second: int | None
+) -> None:
+    client.ask(f"{name} zero {OWN} [[say 0]]")
+    client.ask(f"{name} [[tool get {{}}]] [[words 9]]", max_tokens=first)
+    answer = client.returns("1", max_tokens=second)
+    assert answer.text.split()[-1] == ("w4" if second else "w8")
+    assert answer.body["choices"][0]["finish_reason"] == ("length" if second else "stop")
+    assert client.used == DONE
 
 
 # Which tools -------------------------------------------------------------------------------------------
