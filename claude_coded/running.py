@@ -128,11 +128,13 @@ class _Said:
 
     @property
     def message(self) -> Message:
-        text = "".join(self.texts)
-        parts: list[Part] = [Text(text)] if text or not self.calls else []
+        answer = "".join(self.texts)
+        parts: list[Part] = [Text(answer)] if answer or not self.calls else []
         # A call that a limit has cut has no arguments that anybody could send again.
         made = zip(self.calls, map("".join, self.arguments), strict=True)
-        parts += [ToolCall(call.id, call.name, arguments) for call, arguments in made if _is_object(arguments)]
+        parts += [
+            ToolCall(call.id, call.name, arguments) for call, arguments in made if _is_object(arguments)
+        ]
         return Message(Role.ASSISTANT, tuple(parts))
 
 

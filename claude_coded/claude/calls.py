@@ -117,5 +117,8 @@ def _fault(call: _Call) -> str:
     except msgspec.DecodeError as error:
         return f"The arguments are no JSON: {error}"
     validator = jsonschema.Draft202012Validator(msgspec.json.decode(call.spec.parameters))
-    fault = next(iter(validator.iter_errors(arguments)), None)
+    try:
+        fault = next(iter(validator.iter_errors(arguments)), None)
+    except RecursionError:  # a schema that refers to itself for ever says nothing
+        return ""
     return f"The arguments do not fit the tool's schema: {fault.json_path}: {fault.message}" if fault else ""

@@ -7,7 +7,8 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from claude_coded.errors import InvalidRequest, UnsupportedParameter
-from claude_coded.openai.wire import canonical, convert
+from claude_coded.openai.schemas import checked_schema, object_schema
+from claude_coded.openai.wire import convert
 from claude_coded.turn import Tools, ToolSpec
 
 MAX_NAME: Final = 64
@@ -111,10 +112,12 @@ def _add(specs: dict[str, ToolSpec], function: Function, place: str) -> None:
     name = check_name(function.name, f"{place}.name")
     if name in specs:
         raise InvalidRequest(f"there are two functions {name!r}", param=f"{place}.name")
+    # Calls of a strict one are held against its schema.
+    read = checked_schema if function.strict else object_schema
     specs[name] = ToolSpec(
         name=name,
         description=function.description or "",
-        parameters=object_schema(function.parameters or NO_PARAMETERS, f"{place}.parameters"),
+        parameters=read(function.parameters or NO_PARAMETERS, f"{place}.parameters"),
         strict=bool(function.strict),
     )
 
@@ -124,13 +127,6 @@ def check_name(name: str, param: str) -> str:
     if not 0 < len(name) <= MAX_NAME or not name.isprintable() or name.isspace():
         raise InvalidRequest(f"a name has 1 to {MAX_NAME} characters", param=param)
     return name
-
-
-def object_schema(schema: Mapping[str, Any], param: str) -> str:
-    """Return the JSON text of a schema, keys sorted. Raises InvalidRequest when it is not of an object."""
-    if (kind := schema.get("type")) != "object":
-        raise InvalidRequest(f'this must be a JSON Schema of type "object", not {kind!r:.60}', param=param)
-    return canonical(schema, param)
 
 
 # What is chosen ----------------------------------------------------------------------------------------

@@ -328,9 +328,8 @@ class ToolWalk(Walk):
         if not self.branches[place := self.pick()].waits:
             text = self.text()
             called = self.random.choice(["", "[[tool get {}]] "])
-            self.send(
-                place, None, f"{text} {called}[[say answer {text} {STOP} more]] [[tool put {{}}]]", stop=[STOP]
-            )
+            question = f"{text} {called}[[say answer {text} {STOP} more]] [[tool put {{}}]]"
+            self.send(place, None, question, stop=[STOP])
 
     def limit(self) -> None:
         """Have an answer end after some tokens, in its text or in a call's arguments."""
@@ -358,7 +357,7 @@ class ToolWalk(Walk):
         self.branches[place].send(messages, self.names[place], tools=self.offer(), **more)
 
     def results(self, place: int) -> list[Json]:
-        client = self.branches[place]
+        client: Caller = self.branches[place]
         return client.results(*[f"result {self.text()}" for _ in client.calls])
 
     def offer(self) -> list[Json]:

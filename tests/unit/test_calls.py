@@ -115,3 +115,9 @@ def test_what_is_told_of_a_strict_tool_always_fits(arguments: dict[str, Any]) ->
     calls = Calls(TOOLS, parallel=True)
     told = folded(stream(calls, block("t", "exact"), json.dumps(arguments)))
     assert bool(told) == (type(arguments.get("a")) is int)
+
+
+def test_a_schema_that_refers_to_itself_for_ever_refuses_nothing() -> None:
+    schema = '{"properties":{"a":{"$ref":"#/properties/a"}},"type":"object"}'
+    calls = Calls({"mcp__client__f": ToolSpec("f", "", schema, strict=True)}, parallel=True)
+    assert folded(stream(calls, block("t", "f"), '{"a":1}')) == [("t", "f", '{"a":1}')]

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from claude_coded.errors import InvalidRequest, UnsupportedParameter
 from claude_coded.openai.chat import parse_chat
-from claude_coded.openai.options import EFFORTS, MAX_SCHEMA
+from claude_coded.openai.options import EFFORTS
+from claude_coded.openai.schemas import MAX_SCHEMA
 from claude_coded.turn import Options
 from tests.support.schemas import SCHEMAS
 from tests.unit.test_chat import JSON, body

@@ -189,3 +189,15 @@ def test_tools_that_are_no_functions_are_refused(fields: dict[str, Any], param: 
     with pytest.raises(UnsupportedParameter) as caught:
         parse_chat(body(**fields))
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"type": "nothing"}, {"pattern": "("}, {"$ref": "#/nowhere"}, {"$ref": "http://127.0.0.1/schema"}],
+)
+def test_a_strict_tools_schema_can_be_applied(wrong: dict[str, Any]) -> None:
+    parameters = {"type": "object", "properties": {"a": wrong}}
+    assert parse_chat(body(tools=[tool("f", parameters=parameters)])).tools.specs
+    with pytest.raises(InvalidRequest) as caught:
+        parse_chat(body(tools=[tool("f", parameters=parameters, strict=True)]))
+    assert (caught.value.param or "").startswith("tools[0].function.parameters")
