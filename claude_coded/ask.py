@@ -135,6 +135,10 @@ class Turn:
         self._translator = translator
         self.ask = replace(self.ask, last=uuid)
 
+    def keep_seeds(self) -> None:
+        """Leave what was seeded where it is, should the turn be taken back: it counts as said by now."""
+        self.ask = replace(self.ask, own=len(self.ask.seeds))
+
     def fail(self, error: CodedError) -> None:
         """End the turn badly, unless it has ended."""
         if not self._translator.ended:

@@ -372,12 +372,14 @@ class Run:
     async def _end(self, worker: Worker, turn: Turn, end: TurnFinished) -> "_Outcome":
         """Bring the session to what the client has seen, as far as that goes."""
         if end.reason is FinishReason.TOOL_CALLS:
+            turn.keep_seeds()
             return _Outcome(whole=False)
         # With a call in it the CLI does not go on with the answer by itself: there is nothing to cut off.
         limited = end.reason is FinishReason.LENGTH and not self._said.calls
         if limited and (cut := await worker.cut_short()) is not None:
             return _Outcome(left=(cut,))
         if end.reason is FinishReason.LENGTH or self._stopper.stopped:
+            turn.keep_seeds()
             return _Outcome(whole=False, left=(turn.ask.span,), keep=await worker.abandon())
         return _Outcome()
 
@@ -401,7 +403,7 @@ class Run:
         held, seeded = lead[: len(lead) - len(plan.seeds)], lead[-len(plan.seeds) :] if plan.seeds else ()
         if plan.base is not None or plan.way is not Way.FORK:
             held, seeded = (), lead
-        span = Span(turn.ask.span.first, own.span.first)
+        span = Span(turn.ask.uuids[plan.own], own.span.first)
         records = []
         if held:
             digest = history.last_digest(plan.digest, held)

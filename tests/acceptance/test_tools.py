@@ -371,6 +371,30 @@ def test_a_client_that_leaves_after_its_results_can_send_them_again(client: Clie
     assert client.pid == pid
 
 
+@pytest.mark.parametrize("between", [nothing, restart])
+def test_what_went_before_stays_when_answers_behind_it_are_taken_back(
+    client: Client, name: str, between: Callable[[Client], None]
+) -> None:
+    client.ask(f"{name} one [[say 1 STOP]]", stop=["STOP"])  # the next turn seeds this again
+    client.ask(f"{name} two [[tool get {{}}]] [[delay 10]] [[words 100]]")
+    sent = [*client.messages, *client.results("r")]
+    with client.daemon.stream(sent, **client.more) as stream:
+        stream.until("w3 ")
+    between(client)
+    client.returns("r")
+    client.ask(f"{name} three [[say 3]]")
+
+
+@pytest.mark.parametrize("between", [nothing, restart])
+def test_answers_that_are_cut_one_after_the_other(
+    client: Client, name: str, between: Callable[[Client], None]
+) -> None:
+    for number in range(3):
+        client.ask(f"{name} {number} [[say {number} STOP]]", stop=["STOP"])
+        between(client)
+    client.ask(f"{name} last [[say 3]]")
+
+
 def test_ids_may_be_the_clients_own(client: Client, name: str) -> None:
     client.ask(f"{name} [[tool get {{}}]] [[tool put {{}}]] [[result]]")
     pid = client.pid
