@@ -145,10 +145,13 @@ class Pool:
         """Have somebody told whenever a conversation's process has ended."""
         self._released = tell
 
-    async def released(self, conversation: ConversationKey) -> None:
-        """Wait until no process has the conversation's session any more."""
-        while (view := self._scheduler.of(conversation)) is not None and view.id in self._workers:
-            await self._workers[view.id].gone()
+    async def released(self, conversation: ConversationKey) -> bool:
+        """Wait until the process that has the conversation's session has ended; False when there is none."""
+        view = self._scheduler.of(conversation)
+        if view is None or view.id not in self._workers:
+            return False
+        await self._workers[view.id].gone()
+        return True
 
     def drain(self) -> None:
         """Take nothing new."""

@@ -1,11 +1,14 @@
 """The client's own tools: real calls on the hot worker, and turns that are rebuilt where that is gone."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
+import openai
 import pytest
 
 from tests.acceptance.conftest import Start
@@ -314,6 +317,26 @@ def test_workers_that_wait_block_nobody(start: Start, model: Model, name: str) -
         it.ask(f"{name} {number} [[tool get {{}}]] [[result]]")
     for number, it in enumerate(clients):
         assert it.returns(f"r{number}").text == f"r{number}"
+
+
+def test_a_purge_does_not_wait_for_who_comes_meanwhile(start: Start, model: Model, name: str) -> None:
+    daemon = start()
+    client = Client(daemon, model, more={"tools": [GET]})
+    client.ask(f"{name} [[tool get {{}}]] [[result]]")
+    worker = daemon.worker_of(client.session)
+    worker.suspend()
+    sent = [*client.messages, *client.results("1")]
+    with ThreadPoolExecutor(2) as threads, daemon.openai() as other:
+        path = f"{daemon.base_url}/conversations/{client.conversation}?purge=true"
+        purged = threads.submit(httpx.delete, path, timeout=20, trust_env=False)
+        eventually(lambda: daemon.shown(client.conversation)["state"] == "cold")
+        create: Any = other.chat.completions.with_raw_response.create
+        answered = threads.submit(create, model="claude-code", messages=sent, tools=[GET])
+        eventually(lambda: daemon.pool()["queued"])
+        worker.resume()
+        assert purged.result().status_code == 200
+        with contextlib.suppress(openai.APIStatusError):  # it may have come too late, or too early
+            answered.result()
 
 
 # Other ways on -----------------------------------------------------------------------------------------
