@@ -140,6 +140,10 @@ class Turn:
         self._translator = translator
         self.ask = replace(self.ask, last=uuid)
 
+    def keep_seeds(self, count: int) -> None:
+        """Leave so many of the messages that were written where they are, should the turn be taken back."""
+        self.ask = replace(self.ask, own=count)
+
     def fail(self, error: CodedError) -> None:
         """End the turn badly, unless it has ended."""
         if not self._translator.ended:

@@ -53,7 +53,7 @@ class Admission:
 
     def withdraw(self) -> None:
         """Leave without a worker."""
-        self.pool.post(s.TicketCancelled(self.ticket))
+        self.pool.withdraw(self.ticket)
 
 
 class Pool:
@@ -69,6 +69,7 @@ class Pool:
         self._workers: dict[int, Worker] = {}
         self._tickets = count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
+        self._refused: dict[int, CodedError] = {}  # tickets that were rejected while they planned their turn
         self._inbox: deque[s.Event] = deque()
         self._handling = False
         self._timer: asyncio.TimerHandle | None = None
@@ -133,8 +134,15 @@ class Pool:
 
     async def acquire(self, ticket: int, want: s.Want) -> Lease:
         """Wait for a worker for an admitted ticket."""
+        if (refusal := self._refused.pop(ticket, None)) is not None:
+            raise refusal
         lease: Lease = await self._ask(ticket, s.WorkerWanted(ticket, want))
         return lease
+
+    def withdraw(self, ticket: int) -> None:
+        """Let an admitted ticket leave without a worker."""
+        self._refused.pop(ticket, None)
+        self.post(s.TicketCancelled(ticket))
 
     def evict(self, conversation: ConversationKey) -> None:
         """Release a conversation's worker, at the end of its turn if one runs."""
@@ -144,10 +152,13 @@ class Pool:
         """Have somebody told whenever a conversation's process has ended."""
         self._released = tell
 
-    async def released(self, conversation: ConversationKey) -> None:
-        """Wait until no process has the conversation's session any more."""
-        while (view := self._scheduler.of(conversation)) is not None and view.id in self._workers:
-            await self._workers[view.id].gone()
+    async def released(self, conversation: ConversationKey) -> bool:
+        """Wait until the process that has the conversation's session has ended; False when there is none."""
+        view = self._scheduler.of(conversation)
+        if view is None or view.id not in self._workers:
+            return False
+        await self._workers[view.id].gone()
+        return True
 
     def drain(self) -> None:
         """Take nothing new."""
@@ -188,14 +199,14 @@ class Pool:
             if answer.done() and not answer.cancelled() and answer.exception() is None:
                 self._decline(ticket, answer.result())
             else:
-                self.post(s.TicketCancelled(ticket))
+                self.withdraw(ticket)
             raise
         finally:
             self._answers.pop(ticket, None)
 
     def _decline(self, ticket: int, granted: Lease | None) -> None:
         if granted is None:
-            self.post(s.TicketCancelled(ticket))
+            self.withdraw(ticket)
         else:
             # A spare that was given to this conversation was never set up for it.
             granted.give_back(keep=granted.hot)
@@ -207,9 +218,7 @@ class Pool:
             case s.Assign(ticket, number, hot):
                 self._resolve(ticket, Lease(self, ticket, self._workers[number], hot))
             case s.Reject(ticket, reason, retry_after):
-                answer = self._answers.get(ticket)
-                if answer is not None and not answer.done():
-                    answer.set_exception(self._refusal(reason, retry_after))
+                self._reject(ticket, self._refusal(reason, retry_after))
             case s.Spawn(number, launch):
                 assert isinstance(launch, Launch)
                 self._workers[number] = worker = Worker(number, launch, self._cli, self._watch)
@@ -225,6 +234,13 @@ class Pool:
         else:
             # Cancelled, and not yet run: it will find its ticket gone.
             self._decline(ticket, grant)
+
+    def _reject(self, ticket: int, refusal: CodedError) -> None:
+        answer = self._answers.get(ticket)
+        if answer is not None and not answer.done():
+            answer.set_exception(refusal)
+        else:
+            self._refused[ticket] = refusal
 
     def _refusal(self, reason: s.Refusal, retry_after: float) -> CodedError:
         limits = self._scheduler.limits

@@ -19,7 +19,7 @@ from claude_coded.activity import Activity
 from claude_coded.ask import Ask, Turn
 from claude_coded.claude.protocol import Setup
 from claude_coded.claude.toolbridge import qualified
-from claude_coded.errors import CodedError, ToolCallMissing, TurnTimeout, WorkerDied
+from claude_coded.errors import CodedError, NotRecorded, ToolCallMissing, TurnTimeout, WorkerDied
 from claude_coded.history import Conversation, Plan, Span, Unfinished, Way
 from claude_coded.planning import REPLANNED, Located, Planner, Seat
 from claude_coded.pool import Lease, Pool
@@ -372,9 +372,9 @@ class Run:
             self._complain("a turn could not be recorded", error)
             outcome = _Outcome()
             recorded.set_exception(error)
-        except Exception as error:  # a fault of ours: nobody is to wait for ever
+        except BaseException:  # a fault of ours, of which the end of this task tells: nobody waits for ever
             outcome = _Outcome()
-            recorded.set_exception(error)
+            recorded.set_exception(NotRecorded("the turn could not be recorded"))
             raise
         finally:
             if outcome.parked:
@@ -390,13 +390,22 @@ class Run:
         Where it does not, the turn is taken back, but not what was seeded before it: that is whole.
         """
         if end.reason is FinishReason.TOOL_CALLS:
+            self._keep_seeds(plan, turn)
             return _Outcome(whole=False)
         if end.reason is FinishReason.LENGTH and (cut := await worker.cut_short()) is not None:
             return _Outcome(left=(cut,))
         if end.reason in {FinishReason.LENGTH, FinishReason.REFUSAL} or self._stopper.stopped:
-            own = self._span(plan, turn)
-            return _Outcome(whole=False, left=(own,), keep=await worker.abandon(own))
+            self._keep_seeds(plan, turn)
+            return _Outcome(whole=False, left=(turn.ask.span,), keep=await worker.abandon())
         return _Outcome()
+
+    def _keep_seeds(self, plan: Plan, turn: Turn) -> None:
+        """Leave what was seeded before the turn, should that be taken back: it is a turn of its own by then.
+
+        A call that was seeded goes with its outcome: no cut parts the two.
+        """
+        if plan.way is not Way.ANSWER and not _ends_in_calls(plan.seeds):
+            turn.keep_seeds(len(plan.seeds))
 
     def _records(self, plan: Plan, turn: Turn, usage: Usage, *, whole: bool) -> list[Record]:
         """Return what the turn leaves: what was seeded before it is a turn of its own, to branch after."""
@@ -418,7 +427,7 @@ class Run:
         held, seeded = lead[: len(lead) - len(plan.seeds)], lead[-len(plan.seeds) :] if plan.seeds else ()
         if plan.base is not None or plan.way is not Way.FORK:
             held, seeded = (), lead
-        span = Span(turn.ask.span.first, own.span.first)
+        span = Span(turn.ask.uuids[plan.own], own.span.first)
         records = []
         if held:
             digest = history.last_digest(plan.digest, held)
@@ -429,7 +438,7 @@ class Run:
         return [*records, own]
 
     def _span(self, plan: Plan, turn: Turn) -> Span:
-        """Return what the turn wrote. A call that was seeded goes with its outcome: no cut parts the two."""
+        """Return what the turn wrote, with a call of which it asked the outcome."""
         if plan.way is Way.ANSWER and plan.base is not None:
             return Span(plan.base.span.first, turn.ask.span.last)
         if _ends_in_calls(plan.seeds):

@@ -185,14 +185,18 @@ class TurnService:
         """Interrupt a conversation's turn and evict its worker; with `purge` forget it. Raises NotFound."""
         if await self.store.load(key) is None and self._runs.of(key) is None:
             raise _unknown(key)
+        await self._let_go(key)
+        if purge:
+            # A process that ends writes to its transcript to the last. Who comes meanwhile gets another one.
+            while await self._pool.released(key):
+                await self._let_go(key)
+            await self._forget(key)
+
+    async def _let_go(self, key: ConversationKey) -> None:
         self._pool.evict(key)
         if (run := self._runs.of(key)) is not None:
             run.fail(Evicted("the conversation was released while its turn ran"))
             await run.done.wait()
-        if purge:
-            # A process that ends writes to its transcript to the last.
-            await self._pool.released(key)
-            await self._forget(key)
 
     async def housekeeping(self) -> None:
         """Forget what is outdated, now and every HOUSEKEEPING seconds; ends by being cancelled."""

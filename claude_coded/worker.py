@@ -353,17 +353,14 @@ class Worker:
             return None
         return span
 
-    async def abandon(self, span: Span | None = None) -> bool:
-        """Stop the running turn and take the session back to before it; False when that cannot be had.
-
-        That is before all that it wrote, or before the `span` of it.
-        """
+    async def abandon(self) -> bool:
+        """Stop the running turn and take the session back to before it; False when that cannot be had."""
         turn, self._turn = self._turn, None
         self._process.resume()
         if turn is None or self.state is not WorkerState.BUSY:
             return False
         self._enter(WorkerState.INTERRUPTING, "abandoned")
-        span = span or turn.ask.span
+        span = turn.ask.span
         sent = self._request(self._protocol.rewind(span.first, span.last))
         try:
             check_rewound(await self._answer(sent))

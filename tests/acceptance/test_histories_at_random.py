@@ -1,15 +1,17 @@
 """Random walks of several clients over one daemon: each turn reaches the model as its client's history."""
 
 import copy
+import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
 import pytest
 
 from tests.acceptance.conftest import Start
-from tests.support.client import Client, assistant, told, user
+from tests.support.client import Client, assistant, function, told, user
 from tests.support.daemon import Daemon, Json, Model
 
 
@@ -21,7 +23,7 @@ class Walk:
         self.daemon, self.model = daemon, model
         self.log: list[str] = []
         self.count = 0
-        self.branches = [Client(daemon, model, reshape=self.reshaped) for _ in range(3)]
+        self.branches: list[Any] = [Client(daemon, model, reshape=self.reshaped) for _ in range(3)]
         self.names: list[str | None] = [None, None, f"walk-{seed}"]
         self.actions: list[tuple[int, Callable[[], None]]] = [
             (8, self.go_on),
@@ -159,19 +161,229 @@ class Walk:
 
 
 def _as_parts(message: Any) -> Json:
-    return {"role": message["role"], "content": [{"type": "text", "text": message["content"]}]}
+    content = message["content"]
+    return {**message, "content": content and [{"type": "text", "text": content}]}
 
 
 def _with_spaces(message: Any) -> Json:
-    return {**message, "content": f"{message['content']} \n", "name": "someone"}
+    content = message["content"]
+    if message["role"] == "tool":
+        return dict(message)
+    return {**message, "content": content and f"{content} \n", "name": "someone"}
 
 
-RESHAPES: tuple[Callable[[Json], Json], ...] = (copy.deepcopy, _as_parts, _with_spaces)
+def _respelled(message: Any) -> Json:
+    """Return a message with other white space in its calls' arguments."""
+    message = copy.deepcopy(message)
+    for made in message.get("tool_calls", ()):
+        made["function"]["arguments"] = json.dumps(json.loads(made["function"]["arguments"]), indent=1)
+    return dict(message)
 
 
-def walk(start: Start, model: Model, seed: int, steps: int) -> None:
+RESHAPES: tuple[Callable[[Json], Json], ...] = (copy.deepcopy, _as_parts, _with_spaces, _respelled)
+
+
+# Clients with tools ------------------------------------------------------------------------------------
+
+GET = function("get", {"type": "object", "properties": {"x": {"type": "integer"}}})
+OFFERS = ([GET, function("put")], [GET, function("put"), function("new")], [function("put"), GET])
+STOP = "STOP"
+OWN_CALL = re.compile(r'Bash {"command": "echo (\d+)"}')
+OWN_ASKED = re.compile(r'\[\[tool Bash {"command": "echo (\d+)"}')
+
+
+@dataclass
+class Caller(Client):
+    """A client with tools. `done` is what Claude's own have done in finished turns: that has to stay."""
+
+    done: set[str] = field(default_factory=set)
+
+    @property
+    def waits(self) -> bool:
+        """Return whether its newest answer calls tools."""
+        return bool(self.messages and self.messages[-1].get("tool_calls"))
+
+    def check(self) -> None:
+        """Check what came to the model, and that what Claude's tools did in the turns before it did too."""
+        super().check()
+        last = max(n for n, message in enumerate(self.messages) if message["role"] == "user")
+        asked = OWN_ASKED.findall(" ".join(message["content"] for message in _users(self.messages[:last])))
+        kept = [number for number in asked if number in self.done]
+        calls, results = self.used[::2], self.used[1::2]
+        known = [number for text in calls + results for number in OWN_CALL.findall(text)]
+        assert [number for number in known if number in kept] == kept, f"{self.used}, not all of {kept}"
+        if not self.waits:
+            self.done = set(known)
+
+    def fork(self) -> "Caller":
+        """Return a second client that knows the same."""
+        other = Caller(self.daemon, self.model, copy.deepcopy(self.messages), reshape=self.reshape)
+        other.done = set(self.done)
+        return other
+
+
+def _users(messages: list[Json]) -> list[Json]:
+    return [message for message in messages if message["role"] == "user"]
+
+
+class ToolWalk(Walk):
+    """Clients with tools, who call and are called, return results, and change their minds."""
+
+    def __init__(self, daemon: Daemon, model: Model, seed: int) -> None:
+        super().__init__(daemon, model, seed)
+        self.branches = [Caller(daemon, model, reshape=self.reshaped) for _ in range(3)]
+        self.actions = [
+            (12, self.go_on),
+            (4, self.send_again),
+            (3, self.edit),
+            (3, self.say_more),
+            (3, self.split),
+            (3, self.leave),
+            (2, self.leave_after_results),
+            (2, self.fail),
+            (2, self.fail_after_results),
+            (2, self.stop),
+            (2, self.limit),
+            (3, self.evict),
+            (1, self.kill),
+            (1, self.restart),
+            (2, self.begin),
+        ]
+
+    # What a client may do ------------------------------------------------------------------------------
+
+    def go_on(self) -> None:
+        """Return results where they are waited for, else ask."""
+        place = self.pick()
+        if self.branches[place].waits:
+            self.say(place, [*self.branches[place].messages, *self.results(place)])
+        else:
+            self.send(place, None)
+
+    def send_again(self) -> None:
+        """Send again what was answered before: a question, or results."""
+        place = self.pick()
+        messages = self.branches[place].messages
+        answered = [n for n in self.places(place, "assistant") if n]
+        if answered:
+            self.say(place, messages[: self.random.choice(answered[-3:])])
+
+    def say_more(self) -> None:
+        """Ask something else right behind the results."""
+        place = self.pick()
+        if self.branches[place].waits:
+            messages = [*self.branches[place].messages, *self.results(place), user(self.question())]
+            self.say(place, messages)
+
+    def split(self) -> None:
+        place, other = self.random.randrange(2), self.random.randrange(2)
+        messages = self.branches[place].messages
+        answers = [n + 1 for n in self.places(place, "assistant") if not messages[n].get("tool_calls")]
+        if answers:
+            self.branches[other] = self.branches[place].fork()
+            self.send(other, self.random.choice(answers))
+
+    def leave(self) -> None:
+        if not self.branches[place := self.pick()].waits:
+            self.left(place, [user(f"{self.text()} [[delay 20]] [[words 200]] [[tool get {{}}]]")])
+
+    def leave_after_results(self) -> None:
+        place = self.pick()
+        if not self.branches[place].waits:
+            self.send(place, None, f"{self.text()} [[tool get {{}}]] [[delay 20]] [[words 200]]")
+            self.left(place, self.results(place))
+
+    def left(self, place: int, new: list[Json]) -> None:
+        """Send some messages, and leave in mid-answer; then forget it, or keep what came."""
+        client = self.branches[place]
+        before = client.messages
+        sent = [*before, *new]
+        self.named(place, before)
+        with self.daemon.stream(self.reshaped(sent), self.names[place], tools=self.offer()) as stream:
+            seen = stream.until("w3 ")
+            client.conversation = stream.conversation
+        if self.random.random() < 0.5:
+            client.messages = [*sent, assistant(seen)]
+
+    def fail(self) -> None:
+        if not self.branches[place := self.pick()].waits:
+            self.failed(place, [user(f"{self.text()} [[words 3]] [[error 529]]")])
+
+    def fail_after_results(self) -> None:
+        place = self.pick()
+        if not self.branches[place].waits:
+            before = self.branches[place].messages
+            self.send(place, None, f"{self.text()} [[tool get {{}}]] [[words 3]] [[error 529]]")
+            self.failed(place, self.results(place))
+            self.branches[place].messages = before
+
+    def failed(self, place: int, new: list[Json]) -> None:
+        client = self.branches[place]
+        self.named(place, client.messages)
+        sent = self.reshaped([*client.messages, *new])
+        assert self.daemon.ask(sent, self.names[place], tools=self.offer()).code == "overloaded"
+
+    def stop(self) -> None:
+        """Have an answer end at a text, before calls that would come or behind some."""
+        if not self.branches[place := self.pick()].waits:
+            text = self.text()
+            called = self.random.choice(["", "[[tool get {}]] "])
+            question = f"{text} {called}[[say answer {text} {STOP} more]] [[tool put {{}}]]"
+            self.send(place, None, question, stop=[STOP])
+
+    def limit(self) -> None:
+        """Have an answer end after some tokens, in its text or in a call's arguments."""
+        if not self.branches[place := self.pick()].waits:
+            called = self.random.choice(["", "[[tool get {}]] "])
+            self.send(place, None, f"{self.text()} {called}[[words 20]]", max_tokens=5)
+
+    def begin(self) -> None:
+        place = self.random.randrange(2)
+        past = [user("few"), assistant("shots"), user(self.text())][: self.random.choice([0, 2, 3])]
+        self.branches[place] = Caller(self.daemon, self.model, past, reshape=self.reshaped)
+        self.send(place, None)
+
+    # What they say -------------------------------------------------------------------------------------
+
+    def send(self, place: int, length: int | None, question: str = "", **more: Any) -> None:
+        """Ask something, after so many messages of the client's."""
+        kept = self.branches[place].messages[:length]
+        if kept and kept[-1].get("tool_calls"):
+            kept = [*kept, *self.results(place)]
+        self.say(place, [*kept, user(question or self.question())], **more)
+
+    def say(self, place: int, messages: list[Json], **more: Any) -> None:
+        self.named(place, messages[:-1])
+        self.branches[place].send(messages, self.names[place], tools=self.offer(), **more)
+
+    def results(self, place: int) -> list[Json]:
+        client: Caller = self.branches[place]
+        return client.results(*[f"result {self.text()}" for _ in client.calls])
+
+    def offer(self) -> list[Json]:
+        return self.random.choice(OFFERS)
+
+    def question(self) -> str:
+        text = self.text()
+        own = f'[[tool Bash {{"command": "echo {self.count}"}}]]' if self.random.random() < 0.3 else ""
+        calls = self.random.choice(SCRIPTS).format(f'[[tool get {{"x": {self.count}}}]]', own)
+        return f"{text} {calls} [[say answer {self.count}]]"
+
+
+SCRIPTS = (
+    "{1}",
+    "{0} {1}",
+    "{1} [[say Look.]] {0}",
+    "[[say Look.]] {0} [[tool put {{}}]] {1}",
+    "{0} [[say And.]] [[tool put {{}}]] {1}",
+    "{1} {0} [[say And.]] {0} {0}",
+)
+"""What a question has called: {0} is a call of a client's tool, {1} one of Claude's own, or nothing."""
+
+
+def walk(start: Start, model: Model, kind: type[Walk], seed: int, steps: int) -> None:
     daemon = start(POOL_SIZE=3, CLAUDE_CODED_UPSTREAM_RETRIES=0, CLAUDE_CODED_LOG_LEVEL="debug")
-    walk = Walk(daemon, model, seed)
+    walk = kind(daemon, model, seed)
     try:
         walk.run(steps)
     except BaseException as error:
@@ -179,13 +391,17 @@ def walk(start: Start, model: Model, seed: int, steps: int) -> None:
         raise
 
 
-def test_random_clients_find_their_histories_at_the_model(start: Start, model: Model) -> None:
-    walk(start, model, seed=1, steps=40)
+@pytest.mark.parametrize("kind", [Walk, ToolWalk])
+def test_random_clients_find_their_histories_at_the_model(
+    start: Start, model: Model, kind: type[Walk]
+) -> None:
+    walk(start, model, kind, seed=1, steps=40)
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("kind", [Walk, ToolWalk])
 @pytest.mark.parametrize("seed", range(2, 22))
 def test_random_clients_find_their_histories_at_the_model_for_long(
-    start: Start, model: Model, seed: int
+    start: Start, model: Model, kind: type[Walk], seed: int
 ) -> None:
-    walk(start, model, seed, steps=150)
+    walk(start, model, kind, seed, steps=150)

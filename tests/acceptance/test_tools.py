@@ -1,14 +1,28 @@
 """The client's own tools: real calls on the hot worker, and turns that are rebuilt where that is gone."""
 
+import contextlib
 import json
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
+import openai
 import pytest
 
 from tests.acceptance.conftest import Start
-from tests.support.client import Client, evict, function, kill, newest, nothing, restart, user
+from tests.support.client import (
+    Client,
+    assistant,
+    evict,
+    function,
+    kill,
+    newest,
+    nothing,
+    restart,
+    user,
+)
 from tests.support.daemon import Daemon, Json, Model, eventually
 
 GET, PUT = function("get", {"type": "object", "properties": {"x": {"type": "integer"}}}), function("put")
@@ -138,6 +152,45 @@ def test_missing_results_are_named(client: Client, name: str) -> None:
     assert second["id"] in answer.error["message"]
     assert first["id"] not in answer.error["message"]
     assert client.returns("1", "2").ok
+
+
+# Limits ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_answer_may_be_cut_in_the_arguments_of_a_call(client: Client, name: str, streamed: bool) -> None:
+    client.ask(f"{name} zero [[say 0]]")
+    asked = user(f'{name} [[say Look.]] [[tool get {{"x": 1, "y": "{"y" * 400}"}}]] [[say 1]]')
+    if streamed:
+        with client.daemon.stream([*client.messages, asked], max_tokens=3, **client.more) as stream:
+            assert stream.rest()[-1]["choices"][0]["finish_reason"] == "length"
+    else:
+        answer = client.daemon.ask([*client.messages, asked], max_tokens=3, **client.more)
+        assert answer.body["choices"][0]["finish_reason"] == "length"
+    # No client can send such a call again.
+    client.send([*client.messages, asked, assistant("Look."), user(f"{name} more [[say 2]]")])
+
+
+def test_an_answer_that_is_cut_behind_a_call_ends_at_once(client: Client, name: str) -> None:
+    asked = user(f"{name} [[tool get {{}}]] [[tool put {{}}]]")
+    begun = time.monotonic()
+    answer = client.daemon.ask([asked], max_tokens=1, **client.more)
+    assert answer.body["choices"][0]["finish_reason"] == "length"
+    assert time.monotonic() - begun < 4
+    client.messages = [asked, answer.message]
+    client.returns("1")
+
+
+@pytest.mark.parametrize(("first", "second"), [(None, 5), (5, None)])
+def test_limits_that_come_with_results_count(
+    client: Client, name: str, first: int | None, second: int | None
+) -> None:
+    client.ask(f"{name} zero {OWN} [[say 0]]")
+    client.ask(f"{name} [[tool get {{}}]] [[words 9]]", max_tokens=first)
+    answer = client.returns("1", max_tokens=second)
+    assert answer.text.split()[-1] == ("w4" if second else "w8")
+    assert answer.body["choices"][0]["finish_reason"] == ("length" if second else "stop")
+    assert client.used == DONE
 
 
 # Which tools -------------------------------------------------------------------------------------------
@@ -271,6 +324,26 @@ def test_workers_that_wait_block_nobody(start: Start, model: Model, name: str) -
         assert it.returns(f"r{number}").text == f"r{number}"
 
 
+def test_a_purge_does_not_wait_for_who_comes_meanwhile(start: Start, model: Model, name: str) -> None:
+    daemon = start()
+    client = Client(daemon, model, more={"tools": [GET]})
+    client.ask(f"{name} [[tool get {{}}]] [[result]]")
+    worker = daemon.worker_of(client.session)
+    worker.suspend()
+    sent = [*client.messages, *client.results("1")]
+    with ThreadPoolExecutor(2) as threads, daemon.openai() as other:
+        path = f"{daemon.base_url}/conversations/{client.conversation}?purge=true"
+        purged = threads.submit(httpx.delete, path, timeout=20, trust_env=False)
+        eventually(lambda: daemon.shown(client.conversation)["state"] == "cold")
+        create: Any = other.chat.completions.with_raw_response.create
+        answered = threads.submit(create, model="claude-code", messages=sent, tools=[GET])
+        eventually(lambda: daemon.pool()["queued"])
+        worker.resume()
+        assert purged.result().status_code == 200
+        with contextlib.suppress(openai.APIStatusError):  # it may have come too late, or too early
+            answered.result()
+
+
 # Other ways on -----------------------------------------------------------------------------------------
 
 
@@ -324,6 +397,30 @@ def test_a_client_that_leaves_after_its_results_can_send_them_again(client: Clie
     client.returns("r")
     assert client.messages[-1]["content"].split()[-1] == "w99"
     assert client.pid == pid
+
+
+@pytest.mark.parametrize("between", [nothing, restart])
+def test_what_went_before_stays_when_answers_behind_it_are_taken_back(
+    client: Client, name: str, between: Callable[[Client], None]
+) -> None:
+    client.ask(f"{name} one [[say 1 STOP]]", stop=["STOP"])  # the next turn seeds this again
+    client.ask(f"{name} two [[tool get {{}}]] [[delay 10]] [[words 100]]")
+    sent = [*client.messages, *client.results("r")]
+    with client.daemon.stream(sent, **client.more) as stream:
+        stream.until("w3 ")
+    between(client)
+    client.returns("r")
+    client.ask(f"{name} three [[say 3]]")
+
+
+@pytest.mark.parametrize("between", [nothing, restart])
+def test_answers_that_are_cut_one_after_the_other(
+    client: Client, name: str, between: Callable[[Client], None]
+) -> None:
+    for number in range(3):
+        client.ask(f"{name} {number} [[say {number} STOP]]", stop=["STOP"])
+        between(client)
+    client.ask(f"{name} last [[say 3]]")
 
 
 def test_ids_may_be_the_clients_own(client: Client, name: str) -> None:

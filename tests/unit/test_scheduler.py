@@ -1175,8 +1175,8 @@ class Pool(RuleBasedStateMachine):
         if (process := self.process(pick, *Phase)) is not None:
             failed = failed and process.phase in {Phase.STARTING, Phase.SPARE, Phase.BUSY}
             del self.processes[process.id]
-            if failed:
-                self.held_until = max(self.held_until, self.now + BACKOFF_FIRST)
+            if failed and self.now >= self.held_until:  # else it was started before the pause
+                self.held_until = self.now + BACKOFF_FIRST
             self.send(WorkerExited(process.id, failed))
 
     @rule(name=st.sampled_from(CONVERSATIONS))

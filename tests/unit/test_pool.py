@@ -1,0 +1,39 @@
+"""The pool's shell, where no process is needed."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from claude_coded.claude.launch import Launch
+from claude_coded.errors import CodedError, Draining, Evicted
+from claude_coded.pool import Pool
+from claude_coded.scheduler import Limits, Want
+from claude_coded.turn import ConversationKey
+from claude_coded.worker import Cli
+
+KEY = ConversationKey("default", "a")
+LAUNCH = Launch(agent=True, workspace=Path("/"), permission_mode="plan")
+
+
+def a_pool() -> Pool:
+    cli = Cli(Path("/nowhere/claude"), {}, retries=0)
+    return Pool(Limits(1, 0, 0.0, 8, 60.0, 0.0), cli, LAUNCH, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("event", "error"), [(lambda pool: pool.evict(KEY), Evicted), (lambda pool: pool.drain(), Draining)]
+)
+def test_who_is_rejected_while_it_plans_its_turn_is_told_when_it_wants_a_worker(
+    event: Callable[[Pool], None], error: type[CodedError]
+) -> None:
+    async def plan() -> None:
+        pool = a_pool()
+        admission = await pool.admit(KEY)
+        event(pool)
+        async with asyncio.timeout(5):
+            with pytest.raises(error):
+                await admission.acquire(Want("fit", LAUNCH, fresh=True))
+
+    asyncio.run(plan())
