@@ -423,6 +423,20 @@ def test_answers_that_are_cut_one_after_the_other(
     client.ask(f"{name} last [[say 3]]")
 
 
+@pytest.mark.parametrize("between", [nothing, evict])
+def test_of_equal_histories_the_one_in_which_claudes_tools_were_used_goes_on(
+    client: Client, name: str, between: Callable[[Client], None]
+) -> None:
+    client.ask(f"{name} one {OWN} [[say Look.]] [[tool get {{}}]] [[say 1]]")
+    other = client.fork()
+    client.returns("found")
+    assert client.used == DONE
+    between(client)
+    other.returns("found")  # this one is rebuilt from what the client knows
+    client.ask(f"{name} two [[say 2]]")
+    assert client.used == DONE
+
+
 def test_ids_may_be_the_clients_own(client: Client, name: str) -> None:
     client.ask(f"{name} [[tool get {{}}]] [[tool put {{}}]] [[result]]")
     pid = client.pid
