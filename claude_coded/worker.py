@@ -31,7 +31,6 @@ from claude_coded.claude.wire import (
     ControlRequest,
     ControlResponse,
     Line,
-    LineTooLong,
     Result,
     System,
 )
@@ -421,7 +420,8 @@ class Worker:
         try:
             for message in self._protocol.receive(data):
                 self._take(message)
-        except LineTooLong:
+        except Exception:
+            # A line too long, or a fault of ours: a turn would wait for what was never understood.
             log.exception("a worker's output cannot be read", extra={"worker": self.id})
             self._process.kill(signal.SIGKILL)
         if self._turn is not None and self._turn.produced > before:

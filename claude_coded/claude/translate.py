@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from claude_coded.claude.calls import Calls
+from claude_coded.claude.toolbridge import PREFIX
 from claude_coded.claude.wire import (
     ApiEvent,
     ApiUsage,
@@ -286,7 +287,7 @@ class Translator:
     def _tool_use(self, block: Block) -> None:
         if self.calls.is_client(block.name):
             self._out += self.calls.whole(block)  # nothing, if it was streamed
-        elif block.name != STRUCTURED:
+        elif block.name != STRUCTURED and not block.name.startswith(PREFIX):
             self._tools[block.id] = block.name
             self._out.append(ToolActivity(block.name, summarize(block.input)))
 

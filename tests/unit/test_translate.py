@@ -368,3 +368,9 @@ def test_what_a_streaming_reply_has_read_is_known_before_its_end() -> None:
     translator = begun(Terms())
     feed(translator, opened(12), delta("w0"))
     assert translator.usage == Usage(input=12)
+
+
+def test_a_tool_of_the_clients_that_is_no_more_is_no_activity_of_claudes() -> None:
+    gone = Block("tool_use", id="g1", name="mcp__client__gone", input={})
+    failed = Block("tool_result", tool_use_id="g1", is_error=True, content="No such tool available")
+    assert feed(begun(GET), Assistant(ApiMessage([gone], id="m")), User(ApiMessage([failed]))) == []
