@@ -62,11 +62,6 @@ class Bridge:
     _held: dict[str, tuple[str, Any]] = field(default_factory=dict)  # by the call's id
     _outcomes: dict[str, ToolOutcome] = field(default_factory=dict)
 
-    @property
-    def names(self) -> dict[str, ToolSpec]:
-        """Return the tools by the names under which the model sees them."""
-        return {qualified(spec.name): spec for spec in self.specs}
-
     def offer(self, specs: tuple[ToolSpec, ...]) -> bool:
         """Change the tools; return whether that is a change, of which the CLI has to be told."""
         if specs == self.specs:
