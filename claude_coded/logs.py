@@ -1,6 +1,6 @@
 """Logging: a constant message and fields beside it, for people, for machines, or for systemd's journal.
 
-Text and JSON go to stderr, a line each. The journal is spoken to by its native protocol, with fields of its own.
+Text and JSON go to stderr, a line each. The journal is spoken to by its native protocol.
 """
 
 import array
