@@ -19,6 +19,7 @@ from typing import Any, Final
 import click
 
 from claude_coded import __version__, logs
+from claude_coded.cgroups import GroupLimits, take_over
 from claude_coded.claude.launch import (
     MINIMUM_VERSION,
     SANDBOX_HINT,
@@ -170,6 +171,7 @@ class Daemon:
             environment(base, api_key=claude.api_key, retries=turns.upstream_retries),
             turns.upstream_retries,
             die_with_parent(shutil.which),
+            take_over(GroupLimits(settings.pool.worker_memory, settings.pool.worker_tasks)),
         )
         limits = Limits(
             settings.pool.size,
