@@ -245,17 +245,8 @@ def setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def help_text(spec: Spec) -> str:
     """Return a flag's help: what it does, its default, its variable."""
-    default = "" if spec.default in {None, ()} or spec.secret else f" Default: {shown_default(spec)}."
+    default = "" if spec.default in {None, ()} or spec.secret else f" Default: {spec.show(spec.default)}."
     return f"{spec.help}{default} [{spec.variable}]"
-
-
-def shown_default(spec: Spec) -> str:
-    """Return a default as it would be written on the outside."""
-    if isinstance(spec.default, bool):
-        return str(spec.default).lower()
-    if spec.unit == "ms" and isinstance(spec.default, int | float):
-        return str(int(spec.default * 1000))
-    return str(spec.default)
 
 
 def hide_secrets(given: Mapping[str, str]) -> None:
