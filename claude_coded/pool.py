@@ -80,6 +80,7 @@ class Pool:
         self._refused: dict[int, CodedError] = {}  # tickets that were rejected while they planned their turn
         self._inbox: deque[s.Event] = deque()
         self._handling = False
+        self._beats = 0
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: str | None = None
@@ -95,6 +96,11 @@ class Pool:
         return self._scheduler.figures()
 
     @property
+    def size(self) -> int:
+        """Return how many workers there may be."""
+        return self._scheduler.limits.size
+
+    @property
     def draining(self) -> bool:
         """Return whether nothing new is taken."""
         return self._scheduler.draining
@@ -103,6 +109,13 @@ class Pool:
     def failure(self) -> str | None:
         """Return why workers do not start; None once one has answered."""
         return self._failure
+
+    async def beat(self) -> bool:
+        """Send a Tick through the event loop and the scheduler; return whether it was handled."""
+        before = self._beats
+        asyncio.get_running_loop().call_soon(self.post, s.Tick())
+        await asyncio.sleep(0)
+        return self._beats > before
 
     @property
     def views(self) -> list[s.WorkerView]:
@@ -233,8 +246,10 @@ class Pool:
         self._handling = True
         try:
             while self._inbox:
-                for action in self._scheduler.handle(self._inbox.popleft(), self._now()):
+                event = self._inbox.popleft()
+                for action in self._scheduler.handle(event, self._now()):
                     self._carry_out(action)
+                self._beats += isinstance(event, s.Tick)
         finally:
             self._handling = False
         self._set_timer()
