@@ -214,6 +214,11 @@ class Pool:
         await self._workers[view.id].gone()
         return True
 
+    async def gone(self, number: int) -> None:
+        """Wait until a worker's process has ended."""
+        if (worker := self._workers.get(number)) is not None:
+            await worker.gone()
+
     def drain(self) -> None:
         """Take nothing new."""
         self.post(s.DrainRequested())

@@ -30,6 +30,8 @@ WITHHELD: Final = frozenset(
     {"CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY"}
 )
 WITHHELD_PREFIXES: Final = ("CLAUDE_CODED_", "WATCHDOG_", "LISTEN_")
+SECRETS: Final = frozenset({"ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"})
+"""Variables of the environment that are keys."""
 FOR_EVER: Final = 36500
 """Days; for the CLI's own clean-up of transcripts 0 would mean to keep none."""
 
@@ -72,10 +74,26 @@ def arguments(launch: Launch, fresh_session: str) -> list[str]:
     args += ["--session-id", fresh_session] if launch.fork_at or not launch.session else []
     args += ["--model", launch.model] if launch.model else []
     args += ["--settings", f'{{"cleanupPeriodDays":{launch.retention_days or FOR_EVER}}}']
+    return [*args, *scope_arguments(launch)]
+
+
+def scope_arguments(launch: Launch) -> list[str]:
+    """Return the arguments that say what of the machine a session sees."""
     if launch.agent:
-        return [*args, "--setting-sources", "user,project,local"]
+        return ["--setting-sources", "user,project,local"]
     # No tools, and nothing of the machine's: no CLAUDE.md, hooks, skills, settings files or MCP servers.
-    return [*args, "--safe-mode", "--setting-sources", "", "--tools", "", "--strict-mcp-config"]
+    return ["--safe-mode", "--setting-sources", "", "--tools", "", "--strict-mcp-config"]
+
+
+def terminal_arguments(launch: Launch, session: str, model: str | None) -> list[str]:
+    """Return the arguments with which a person goes on with a session at the CLI's own terminal.
+
+    What Claude may do there the person is asked: the permission mode is the CLI's own.
+    """
+    args = ["--resume", session]
+    args += ["--model", model] if model else []
+    args += ["--settings", f'{{"cleanupPeriodDays":{launch.retention_days or FOR_EVER}}}']
+    return [*args, *scope_arguments(launch)]
 
 
 def environment(base: Mapping[str, str], *, api_key: str | None, retries: int) -> dict[str, str]:
