@@ -11,8 +11,8 @@ Facts checked on Claude Code 2.1.330:
   that they are scaled or made JPEGs, but not those of a tool's results that are seeded. A user's images are
   also put into files, of which a line behind the message tells the model. What is no image becomes a text
   that says so.
-- `--permission-prompt-tool stdio` has it ask its host (`claude.permits`); without that it refuses what it would
-  ask in its mode.
+- `--permission-prompt-tool stdio` has it ask its host (`claude.permits`); without that, what it would ask is
+  refused.
 - As root it refuses `bypassPermissions` unless IS_SANDBOX=1.
 """
 
