@@ -35,6 +35,7 @@ from claude_coded.http.resources import About
 from claude_coded.listener import Listener, bind_tcp
 from claude_coded.models import AGENT, Models
 from claude_coded.offline import OfflineModel
+from claude_coded.permissions import Desk
 from claude_coded.planning import launch_of
 from claude_coded.pool import Pool
 from claude_coded.scheduler import Limits
@@ -180,7 +181,8 @@ class Daemon:
             turns.park_timeout,
         )
         models = Models()
-        pool = Pool(limits, cli, launch_of(AGENT, settings), models.learn)
+        desk = Desk(store, timeout=lambda: turns.permission_timeout, wall=time.time)
+        pool = Pool(limits, cli, launch_of(AGENT, settings), models.learn, desk)
         traces = projects_directory(cli.environment), scratch_directory(cli.environment, os.getuid())
         return TurnService(store, pool, models, settings, traces=traces, wall=time.time)
 

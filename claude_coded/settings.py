@@ -17,7 +17,7 @@ from claude_coded.errors import ConfigurationError
 
 PREFIX = "CLAUDE_CODED_"
 SYSTEM_CONFIG = Path("/etc/claude-coded/config.toml")
-PERMISSION_MODES = ("bypassPermissions", "acceptEdits", "plan", "dontAsk")
+PERMISSION_MODES = ("bypassPermissions", "acceptEdits", "ask", "plan", "dontAsk")
 
 T = TypeVar("T")
 Parser = Callable[[str], Any]
@@ -38,6 +38,12 @@ def _seconds(text: str) -> float:
     if value < 0:
         raise ValueError("must not be negative")
     return value / 1000
+
+
+def _some_seconds(text: str) -> float:
+    if (seconds := _seconds(text)) == 0:
+        raise ValueError("must be more than 0")
+    return seconds
 
 
 def _bool(text: str) -> bool:
@@ -237,6 +243,13 @@ class TurnSettings:
         _seconds,
         600.0,
         "A worker that waits for what a client's tools return this long is released; 0: never.",
+        unit="ms",
+    )
+    permission_timeout: float = setting(
+        f"{PREFIX}PERMISSION_TIMEOUT_MS",
+        _some_seconds,
+        300.0,
+        "What Claude asks to be allowed in mode ask is denied when nobody has answered for this long.",
         unit="ms",
     )
     drain_timeout: float = setting(

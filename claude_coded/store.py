@@ -109,6 +109,14 @@ MIGRATIONS: Final = (
     CREATE INDEX turns_of ON turns (conversation);
     CREATE INDEX turns_by_digest ON turns (digest);
     """,
+    # What an operator has allowed for always in a conversation.
+    """
+    CREATE TABLE rules (
+        conversation INTEGER NOT NULL REFERENCES conversations ON DELETE CASCADE,
+        rule TEXT NOT NULL,
+        PRIMARY KEY (conversation, rule)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 """Each is run once, in order; `PRAGMA user_version` says how many have been."""
 
@@ -302,6 +310,14 @@ class Store:
         known = await self.load(key)
         await self._write(key, self._purge)
         return known
+
+    async def rules(self, key: ConversationKey) -> frozenset[str]:
+        """Return what is always allowed in a conversation."""
+        return await self._run(self._rules, key)
+
+    async def add_rule(self, key: ConversationKey, rule: str) -> None:
+        """Allow something for always, for as long as the conversation is kept."""
+        await self._run(self._add_rule, key, rule)
 
     async def fact(self, name: str) -> Any:  # noqa: ANN401 - any JSON
         """Return a remembered value; None where there is none."""
@@ -550,6 +566,17 @@ class Store:
     def _purge(self, key: ConversationKey) -> None:
         with self._transaction(durable=True) as database:
             database.execute("DELETE FROM conversations WHERE tenant = ? AND name = ?", (key.tenant, key.id))
+
+    def _rules(self, key: ConversationKey) -> frozenset[str]:
+        rows = self._db.execute("SELECT rule FROM rules WHERE conversation = ?", (self._id(key),))
+        return frozenset(rule for (rule,) in rows)
+
+    def _add_rule(self, key: ConversationKey, rule: str) -> None:
+        with self._transaction(durable=True) as database:
+            database.execute(
+                "INSERT OR IGNORE INTO rules SELECT id, ? FROM conversations WHERE tenant = ? AND name = ?",
+                (rule, key.tenant, key.id),
+            )
 
     def _fact(self, name: str) -> Any:  # noqa: ANN401 - any JSON
         row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()

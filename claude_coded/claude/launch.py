@@ -11,6 +11,8 @@ Facts checked on Claude Code 2.1.330:
   that they are scaled or made JPEGs, but not those of a tool's results that are seeded. A user's images are
   also put into files, of which a line behind the message tells the model. What is no image becomes a text
   that says so.
+- `--permission-prompt-tool stdio` has it ask its host (`claude.permits`); without that, what it would ask is
+  refused.
 - As root it refuses `bypassPermissions` unless IS_SANDBOX=1.
 """
 
@@ -25,6 +27,9 @@ from claude_coded.errors import ConfigurationError
 
 MINIMUM_VERSION: Final = (2, 1, 248)
 """The first version that takes `client_composed`: without it a prompt could run slash commands."""
+
+ASK: Final = "ask"
+"""The permission mode in which the CLI asks its host."""
 
 WITHHELD: Final = frozenset(
     {"CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY"}
@@ -66,7 +71,9 @@ class Launch:
 def arguments(launch: Launch, fresh_session: str) -> list[str]:
     """Return the CLI's arguments. A prompt is never among them."""
     args = ["-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose"]
-    args += ["--include-partial-messages", "--permission-mode", launch.permission_mode]
+    asks = launch.permission_mode == ASK
+    args += ["--include-partial-messages", "--permission-mode", "default" if asks else launch.permission_mode]
+    args += ["--permission-prompt-tool", "stdio"] if asks else []
     # The client's own tools need no leave: it is the client that runs them.
     args += ["--allowedTools", f"mcp__{SERVER}"]
     args += ["--resume", launch.session] if launch.session else []
