@@ -18,6 +18,7 @@ Layers; a row sees only the rows below it (checked by import-linter):
     turn                                    the vocabulary between the two sides
     listener | logs                         our own sockets in Granian | logging
     settings
+    profiles                                models of the operator's, as the TOML file describes them
     errors
 
 Who decides what:

@@ -70,8 +70,8 @@ class Plan:
                 f"HOST {settings.server.host} is not loopback and no API keys are set: whoever reaches it "
                 "gets a shell here. Set CLAUDE_CODED_API_KEYS, or CLAUDE_CODED_ALLOW_NO_KEYS=1"
             )
-        bypass = settings.claude.permission_mode == "bypassPermissions"
-        if bypass and os.geteuid() == 0 and environment.get("IS_SANDBOX") != "1":
+        modes = {settings.claude.permission_mode, *(model.permission_mode for model in settings.models)}
+        if "bypassPermissions" in modes and os.geteuid() == 0 and environment.get("IS_SANDBOX") != "1":
             raise ConfigurationError(SANDBOX_HINT)
         if not settings.claude.workspace.is_dir():
             raise ConfigurationError(f"WORKSPACE_DIR {settings.claude.workspace} is not a directory")
@@ -143,7 +143,7 @@ class Daemon:
             settings.pool.queue_timeout,
             turns.park_timeout,
         )
-        models = Models()
+        models = Models(settings.models)
         pool = Pool(limits, cli, launch_of(AGENT, settings), models.learn)
         traces = projects_directory(cli.environment), scratch_directory(cli.environment, os.getuid())
         return TurnService(store, pool, models, settings, traces=traces, wall=time.time)
