@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -41,9 +41,23 @@ from claude_coded.scheduler import Limits
 from claude_coded.service import TurnService
 from claude_coded.settings import Settings, Spec, load, read_keys, specs
 from claude_coded.store import Store
+from claude_coded.systemd import (
+    Inherited,
+    Notifier,
+    attended,
+    extending,
+    inherited_sockets,
+    watchdog_interval,
+)
 from claude_coded.worker import Cli
 
 log = logging.getLogger(__name__)
+
+HANDOVER: Final = 0.25
+"""Seconds for requests on their way when the TCP socket is left to the next daemon."""
+
+STOP_GRACE: Final = 15.0
+"""Seconds that workers may take to end, after the turns."""
 
 VERSION_TIMEOUT: Final = 20.0
 """Seconds that `claude --version` may take."""
@@ -58,16 +72,27 @@ class Plan:
     environment: Mapping[str, str]
     binary: Path
     offline: bool
+    tcp: socket.socket | None = None  # handed over by systemd
 
     @classmethod
-    def make(cls, settings: Settings, environment: Mapping[str, str], *, offline: bool) -> "Plan":
+    def make(
+        cls,
+        settings: Settings,
+        environment: Mapping[str, str],
+        *,
+        offline: bool,
+        inherited: Sequence[Inherited] = (),
+    ) -> "Plan":
         """Check settings against each other and the machine. Raises ConfigurationError."""
         if offline:
             settings, environment = for_offline(settings, environment)
         keys = read_keys(settings.access, environment)
-        if not keys and not settings.access.allow_no_keys and not is_loopback(settings.server.host):
+        tcp = inherited_tcp(inherited)
+        host = tcp.getsockname()[0] if tcp is not None else settings.server.host
+        if not keys and not settings.access.allow_no_keys and not is_loopback(host):
+            named = "the address of systemd's socket," if tcp is not None else "HOST"
             raise ConfigurationError(
-                f"HOST {settings.server.host} is not loopback and no API keys are set: whoever reaches it "
+                f"{named} {host} is not loopback and no API keys are set: whoever reaches it "
                 "gets a shell here. Set CLAUDE_CODED_API_KEYS, or CLAUDE_CODED_ALLOW_NO_KEYS=1"
             )
         modes = {settings.claude.permission_mode, *(model.permission_mode for model in settings.models)}
@@ -75,7 +100,17 @@ class Plan:
             raise ConfigurationError(SANDBOX_HINT)
         if not settings.claude.workspace.is_dir():
             raise ConfigurationError(f"WORKSPACE_DIR {settings.claude.workspace} is not a directory")
-        return cls(settings, keys, environment, find_binary(settings.claude.binary, shutil.which), offline)
+        binary = find_binary(settings.claude.binary, shutil.which)
+        return cls(settings, keys, environment, binary, offline, tcp)
+
+
+def inherited_tcp(inherited: Sequence[Inherited]) -> socket.socket | None:
+    """Return the TCP socket among those that were handed over. Raises ConfigurationError if there are two."""
+    found = [item.socket for item in inherited if not item.is_unix]
+    if len(found) > 1:
+        places = ", ".join(str(sock.getsockname()) for sock in found)
+        raise ConfigurationError(f"one TCP socket can be served, systemd hands over {len(found)}: {places}")
+    return found[0] if found else None
 
 
 def is_loopback(host: str) -> bool:
@@ -104,11 +139,12 @@ class Daemon:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._stopping = asyncio.Event()
+        self._notifier = Notifier(plan.environment)
 
     async def run(self) -> None:
         """Serve until told to stop. Raises ConfigurationError, OSError."""
         settings = self._plan.settings
-        sock = bind_tcp(settings.server.host, settings.server.port)
+        sock = self._plan.tcp or bind_tcp(settings.server.host, settings.server.port)
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(sock.close)
             base = dict(self._plan.environment)
@@ -165,10 +201,11 @@ class Daemon:
                     "workspace": settings.claude.workspace,
                 },
             )
-            stop = asyncio.ensure_future(self._stopping.wait())
-            await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
-            log.info("stopping")
-            await service.drain(settings.turns.drain_timeout)
+            async with self._attended(service.pool):
+                stop = asyncio.ensure_future(self._stopping.wait())
+                await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
+                log.info("stopping")
+                await self._drain(service, listener)
         finally:
             housekeeping.cancel()
             await service.pool.close()
@@ -176,6 +213,43 @@ class Daemon:
             listener.stop()
             await serving
         log.info("stopped")
+
+    @contextlib.asynccontextmanager
+    async def _attended(self, pool: Pool) -> AsyncIterator[None]:
+        """Tell systemd that the daemon serves, how it does, and that it stops."""
+        interval = watchdog_interval(self._plan.environment, os.getpid())
+        async with attended(self._notifier, interval, pool.beat, lambda: status_line(pool)):
+            self._notifier.ready()
+            yield
+
+    async def _drain(self, service: TurnService, listener: Listener) -> None:
+        seconds = self._plan.settings.turns.drain_timeout
+        self._notifier.stopping()
+        if self._plan.tcp is not None:
+            # Whoever connects from now on waits for the next daemon; who has connected is still served.
+            listener.stop()
+            await asyncio.sleep(HANDOVER)
+        with extending(self._notifier, seconds + STOP_GRACE):
+            await service.drain(seconds)
+
+
+def status_line(pool: Pool) -> str:
+    """Return how the pool stands, in a line for `systemctl status`."""
+    now = pool.figures
+    counts = {
+        "busy": now.busy,
+        "waiting for their client's tools": now.parked,
+        "idle": now.idle,
+        "spare": now.spare,
+        "starting": now.starting,
+    }
+    phases = ", ".join(f"{count} {phase}" for phase, count in counts.items() if count)
+    draining = "draining; " if pool.draining else ""
+    failure = f"; workers do not start: {pool.failure.splitlines()[0][:200]}" if pool.failure else ""
+    return (
+        f"{draining}{now.workers} of {pool.size} workers{': ' if phases else ''}{phases}; "
+        f"{now.queued} queued{failure}"
+    )
 
 
 @contextlib.asynccontextmanager
@@ -245,17 +319,8 @@ def setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def help_text(spec: Spec) -> str:
     """Return a flag's help: what it does, its default, its variable."""
-    default = "" if spec.default in {None, ()} or spec.secret else f" Default: {shown_default(spec)}."
+    default = "" if spec.default in {None, ()} or spec.secret else f" Default: {spec.show(spec.default)}."
     return f"{spec.help}{default} [{spec.variable}]"
-
-
-def shown_default(spec: Spec) -> str:
-    """Return a default as it would be written on the outside."""
-    if isinstance(spec.default, bool):
-        return str(spec.default).lower()
-    if spec.unit == "ms" and isinstance(spec.default, int | float):
-        return str(int(spec.default * 1000))
-    return str(spec.default)
 
 
 def hide_secrets(given: Mapping[str, str]) -> None:
@@ -303,7 +368,8 @@ def serve(config: Path | None, offline: bool, **flags: str | None) -> None:
     try:
         settings = load(given, os.environ, config)
         logs.configure(settings.logs.level, settings.logs.format)
-        plan = Plan.make(settings, os.environ, offline=offline)
+        inherited = inherited_sockets(os.environ, os.getpid())
+        plan = Plan.make(settings, os.environ, offline=offline, inherited=inherited)
         asyncio.run(_main(plan))
         status = 0
     except (ConfigurationError, OSError) as error:

@@ -84,10 +84,27 @@ def _keys(text: str) -> Mapping[str, str]:
 
 
 def setting(
-    variable: str, parse: Parser, default: object, text: str, *, secret: bool = False, unit: str = ""
+    variable: str,
+    parse: Parser,
+    default: object,
+    text: str,
+    *,
+    secret: bool = False,
+    unit: str = "",
+    restart: bool = False,
 ) -> Any:  # noqa: ANN401 - dataclasses.field is typed by the annotation that it stands at
-    """Declare one setting: its variable, how it is read, its default (a value or a callable) and its help."""
-    metadata = {"variable": variable, "parse": parse, "help": text, "secret": secret, "unit": unit}
+    """Declare one setting: its variable, how it is read, its default (a value or a callable) and its help.
+
+    With `restart` a running daemon cannot take a change of it.
+    """
+    metadata = {
+        "variable": variable,
+        "parse": parse,
+        "help": text,
+        "secret": secret,
+        "unit": unit,
+        "restart": restart,
+    }
     if callable(default):
         derive: Callable[[Mapping[str, str]], object] = default
         return field(default_factory=lambda: derive(os.environ), metadata={**metadata, "derive": derive})
@@ -117,8 +134,8 @@ def default_state_dir(environment: Mapping[str, str]) -> Path:
 class ServerSettings:
     """The TCP side."""
 
-    host: str = setting("HOST", str, "127.0.0.1", "Address to listen on.")
-    port: int = setting("PORT", _int(0), 3000, "TCP port; 0 chooses a free one.")
+    host: str = setting("HOST", str, "127.0.0.1", "Address to listen on.", restart=True)
+    port: int = setting("PORT", _int(0), 3000, "TCP port; 0 chooses a free one.", restart=True)
     header_hold: float = setting(
         f"{PREFIX}HEADER_HOLD_MS",
         _seconds,
@@ -166,6 +183,27 @@ class AccessSettings:
     )
     allowed_origins: tuple[str, ...] = setting(
         f"{PREFIX}ALLOWED_ORIGINS", _names, (), "Origins of web pages that may call; * for any."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSettings:
+    """The Unix socket of claude-codectl."""
+
+    socket: Path | None = setting(
+        f"{PREFIX}SOCKET",
+        _path,
+        None,
+        "The control socket; else control.sock in $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/claude-coded, "
+        "/run/claude-coded if that can be written, or the state directory.",
+        restart=True,
+    )
+    group: str | None = setting(
+        f"{PREFIX}SOCKET_GROUP",
+        str,
+        None,
+        "Group whose members may use the control socket; else the daemon's own.",
+        restart=True,
     )
 
 
@@ -239,6 +277,7 @@ class ClaudeSettings:
         str,
         None,
         "The Claude Code executable; else claude on PATH, else the one that claude-agent-sdk ships.",
+        restart=True,
     )
     permission_mode: str = setting(
         f"{PREFIX}PERMISSION_MODE",
@@ -270,6 +309,7 @@ class LogSettings:
         _choice("auto", "text", "json"),
         "auto",
         "text, json, or auto: text on a terminal, else json.",
+        restart=True,
     )
     level: str = setting(
         f"{PREFIX}LOG_LEVEL",
@@ -285,6 +325,7 @@ class Settings:
 
     server: ServerSettings = field(default_factory=ServerSettings)
     access: AccessSettings = field(default_factory=AccessSettings)
+    control: ControlSettings = field(default_factory=ControlSettings)
     pool: PoolSettings = field(default_factory=PoolSettings)
     turns: TurnSettings = field(default_factory=TurnSettings)
     claude: ClaudeSettings = field(default_factory=ClaudeSettings)
@@ -300,7 +341,7 @@ class Settings:
         f"{PREFIX}RETENTION_COUNT", _int(0), 0, "Conversations kept, the last used first; 0: all."
     )
     state_dir: Path = setting(
-        f"{PREFIX}STATE_DIR", _path, default_state_dir, "Where the daemon keeps its database."
+        f"{PREFIX}STATE_DIR", _path, default_state_dir, "Where the daemon keeps its database.", restart=True
     )
     models: tuple[ModelSettings, ...] = ()
 
@@ -314,6 +355,7 @@ class Spec:
     help: str
     unit: str
     secret: bool
+    restart: bool
     default: object
     derive: Callable[[Mapping[str, str]], object] | None
 
@@ -327,11 +369,27 @@ class Spec:
         """Return the command-line flag: `--queue-size` for CLAUDE_CODED_QUEUE_SIZE."""
         return "--" + self.key.replace("_", "-")
 
+    def show(self, value: object) -> str:
+        """Return a value as it would be written on the outside; of a secret only that there is one."""
+        match value:
+            case _ if self.secret:
+                return "(set)" if value else ""
+            case None:
+                return ""
+            case bool():
+                return str(value).lower()
+            case int() | float() if self.unit == "ms":
+                return str(round(value * 1000))
+            case tuple():
+                return ",".join(map(str, value))
+            case _:
+                return str(value)
+
 
 def specs() -> Iterator[Spec]:
     """Yield every setting, in the order of the dataclasses."""
     for _, item in _walk(Settings):
-        yield _spec(item)
+        yield spec_of(item)
 
 
 def load(
@@ -348,6 +406,7 @@ def load(
     return Settings(
         server=_build(ServerSettings, values),
         access=_build(AccessSettings, values),
+        control=_build(ControlSettings, values),
         pool=_build(PoolSettings, values),
         turns=_build(TurnSettings, values),
         claude=_build(ClaudeSettings, values),
@@ -355,6 +414,15 @@ def load(
         models=read_models(document.get(MODELS, {}), path, PERMISSION_MODES),
         **_own(Settings, values),
     )
+
+
+def origins(
+    flags: Mapping[str, str], environment: Mapping[str, str], config: Path | None = None
+) -> Mapping[str, str]:
+    """Return by variable where each setting that was given comes from. Raises ConfigurationError."""
+    values = _Values(flags, environment, _read_file(config, environment))
+    found = ((spec.variable, values.find(spec)) for spec in specs())
+    return {variable: given[1] for variable, given in found if given is not None}
 
 
 def read_keys(settings: AccessSettings, environment: Mapping[str, str]) -> Mapping[str, str]:
@@ -404,7 +472,8 @@ def _walk(kind: type) -> Iterator[tuple[str, Field[Any]]]:
             yield from _walk(cast("type", item.default_factory))
 
 
-def _spec(item: Field[Any]) -> Spec:
+def spec_of(item: Field[Any]) -> Spec:
+    """Return the setting that a dataclass field is."""
     default = item.default if item.default is not MISSING else None
     metadata = item.metadata
     return Spec(
@@ -413,6 +482,7 @@ def _spec(item: Field[Any]) -> Spec:
         metadata["help"],
         metadata["unit"],
         metadata["secret"],
+        metadata["restart"],
         default,
         metadata.get("derive"),
     )
@@ -424,7 +494,7 @@ def _own(kind: type, values: _Values) -> dict[str, Any]:
     for item in fields(kind):
         if "variable" not in item.metadata:
             continue
-        spec = _spec(item)
+        spec = spec_of(item)
         if (given := values.find(spec)) is not None:
             text, place = given
             try:
