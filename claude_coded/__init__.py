@@ -19,6 +19,7 @@ Layers; a row sees only the rows below it (checked by import-linter):
     turn                                    the vocabulary between the two sides
     listener | logs | systemd               our own sockets in Granian | logging | messages to systemd
     settings
+    profiles                                models of the operator's, as the TOML file describes them
     errors
 
 Who decides what:

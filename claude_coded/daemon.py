@@ -96,8 +96,8 @@ class Plan:
                 f"{named} {host} is not loopback and no API keys are set: whoever reaches it "
                 "gets a shell here. Set CLAUDE_CODED_API_KEYS, or CLAUDE_CODED_ALLOW_NO_KEYS=1"
             )
-        bypass = settings.claude.permission_mode == "bypassPermissions"
-        if bypass and os.geteuid() == 0 and environment.get("IS_SANDBOX") != "1":
+        modes = {settings.claude.permission_mode, *(model.permission_mode for model in settings.models)}
+        if "bypassPermissions" in modes and os.geteuid() == 0 and environment.get("IS_SANDBOX") != "1":
             raise ConfigurationError(SANDBOX_HINT)
         if not settings.claude.workspace.is_dir():
             raise ConfigurationError(f"WORKSPACE_DIR {settings.claude.workspace} is not a directory")
@@ -180,7 +180,7 @@ class Daemon:
             settings.pool.queue_timeout,
             turns.park_timeout,
         )
-        models = Models()
+        models = Models(settings.models)
         desk = Desk(store, timeout=lambda: turns.permission_timeout, wall=time.time)
         pool = Pool(limits, cli, launch_of(AGENT, settings), models.learn, desk)
         traces = projects_directory(cli.environment), scratch_directory(cli.environment, os.getuid())

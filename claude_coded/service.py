@@ -19,7 +19,7 @@ from claude_coded.events import Events
 from claude_coded.fetch import Fetcher
 from claude_coded.history import Conversation, Told
 from claude_coded.models import Models
-from claude_coded.planning import Located
+from claude_coded.planning import Located, is_anothers
 from claude_coded.pool import Pool
 from claude_coded.running import Progress, Run, Runs
 from claude_coded.scheduler import Figures, Phase
@@ -89,12 +89,15 @@ class TurnService:
             return Located(request, told)
         digests = [told.digests[length - 1] for length in told.ends()]
         found = self._hot_at(digests[:1]) or await self.store.find(digests)
-        if (chosen := request.options.workspace) is not None:
-            found = [turn for turn in found if turn.workspace == chosen]
+        found = [turn for turn in found if self._may_go_on(request, turn.workspace)]
         ready = [turn for turn in found if turn.is_head and not self._is_running(turn.key)]
         if ready:
             return Located(replace(request, key=self._best(ready, request.hint).key), told)
         return await self._branch(request, told, found) if found else Located(request, told)
+
+    def _may_go_on(self, request: TurnRequest, workspace: Path) -> bool:
+        chosen = request.options.workspace
+        return chosen in {None, workspace} and not is_anothers(workspace, request.profile, self.settings)
 
     def _hot_at(self, digests: Sequence[bytes]) -> list[Found]:
         """Return the heads of hot conversations that wait at a history: no other would be chosen."""

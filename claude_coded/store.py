@@ -602,7 +602,11 @@ class _Transaction:
 
 
 def _dump(value: object) -> str:
-    return msgspec.json.encode(value).decode()
+    return msgspec.json.encode(value, enc_hook=str).decode()
+
+
+def _load_profile(text: str) -> Profile:
+    return msgspec.json.decode(text, type=Profile, dec_hook=lambda kind, value: kind(value))
 
 
 def _load_messages(text: str) -> tuple[Message, ...]:
@@ -631,7 +635,7 @@ def _conversations(rows: Iterable[tuple[Any, ...]]) -> Iterator[Conversation]:
             key=ConversationKey(tenant, name),
             session=session,
             lineage=lineage,
-            profile=msgspec.json.decode(profile, type=Profile),
+            profile=_load_profile(profile),
             workspace=Path(workspace),
             system=system,
             turns=turns,

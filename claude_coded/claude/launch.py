@@ -13,6 +13,7 @@ Facts checked on Claude Code 2.1.330:
   that says so.
 - `--permission-prompt-tool stdio` has it ask its host (`claude.permits`); without that, what it would ask is
   refused.
+- Names that it does not know in `--tools`, and files that it cannot use in `--mcp-config`, it passes over.
 - As root it refuses `bypassPermissions` unless IS_SANDBOX=1.
 """
 
@@ -24,6 +25,7 @@ from typing import Final
 
 from claude_coded.claude.toolbridge import SERVER
 from claude_coded.errors import ConfigurationError
+from claude_coded.profiles import McpFile
 
 MINIMUM_VERSION: Final = (2, 1, 248)
 """The first version that takes `client_composed`: without it a prompt could run slash commands."""
@@ -51,12 +53,15 @@ class Launch:
     """What the arguments of a worker depend on. Spares of one Launch serve any new conversation of it.
 
     `session` is set when the process is to resume one; a fresh process gets its session id at the spawn.
-    `model` is for a resumed one: there `set_model` would leave its command in the history.
+    `model` is for a resumed one: there `set_model` would leave its command in the history. `tools` are those
+    of the CLI's own (None: what the kind has), `mcp` a file of servers with others.
     """
 
     agent: bool
     workspace: Path
     permission_mode: str
+    tools: tuple[str, ...] | None = None
+    mcp: McpFile | None = None
     auto_compact: bool = True
     retention_days: int = 30
     session: str | None = None
@@ -74,8 +79,9 @@ def arguments(launch: Launch, fresh_session: str) -> list[str]:
     asks = launch.permission_mode == ASK
     args += ["--include-partial-messages", "--permission-mode", "default" if asks else launch.permission_mode]
     args += ["--permission-prompt-tool", "stdio"] if asks else []
-    # The client's own tools need no leave: it is the client that runs them.
-    args += ["--allowedTools", f"mcp__{SERVER}"]
+    # The client's own tools need no leave: it is the client that runs them. The operator's have it.
+    servers = (SERVER, *(launch.mcp.servers if launch.mcp else ()))
+    args += ["--allowedTools", ",".join(f"mcp__{name}" for name in servers)]
     args += ["--resume", launch.session] if launch.session else []
     args += ["--fork-session", "--resume-session-at", launch.fork_at] if launch.fork_at else []
     args += ["--session-id", fresh_session] if launch.fork_at or not launch.session else []
@@ -86,10 +92,15 @@ def arguments(launch: Launch, fresh_session: str) -> list[str]:
 
 def scope_arguments(launch: Launch) -> list[str]:
     """Return the arguments that say what of the machine a session sees."""
+    args = ["--mcp-config", str(launch.mcp.path)] if launch.mcp else []
+    tools = launch.tools if launch.agent else launch.tools or ()
+    args += ["--tools", ",".join(tools)] if tools is not None else []
     if launch.agent:
-        return ["--setting-sources", "user,project,local"]
-    # No tools, and nothing of the machine's: no CLAUDE.md, hooks, skills, settings files or MCP servers.
-    return ["--safe-mode", "--setting-sources", "", "--tools", "", "--strict-mcp-config"]
+        return [*args, "--setting-sources", "user,project,local"]
+    # Nothing of the machine's: no CLAUDE.md, hooks, skills, settings files or MCP servers. The safe mode
+    # leaves out servers that it is given, too.
+    args += [] if launch.mcp else ["--safe-mode"]
+    return [*args, "--setting-sources", "", "--strict-mcp-config"]
 
 
 def terminal_arguments(launch: Launch, session: str, model: str | None) -> list[str]:

@@ -68,9 +68,10 @@ class ChatCompletions:
         name = _conversation(header, chat)
         if name is not None:
             resp.set_header(CONVERSATION_HEADER, name)
+        profile = self._service.models.profile(chat.model)
         request = TurnRequest(
             key=ConversationKey(req.context.tenant, name or f"conv-{uuid4().hex}"),
-            profile=self._service.models.profile(chat.model),
+            profile=profile,
             messages=chat.messages,
             system=chat.system,
             streamed=chat.stream,
@@ -78,7 +79,7 @@ class ChatCompletions:
             hint=_hint(req) or chat.hint,
             ephemeral=not chat.store,
             tools=chat.tools,
-            options=choose(chat.options, req.get_header, self._service.settings.claude),
+            options=choose(chat.options, req.get_header, self._service.settings.claude, profile),
         )
         claim = Claim.of(req.context.tenant, req.get_header(KEY_HEADER), *_deciding(req), body)
         begun = await self._replays.begin(claim, partial(self._begin, request, chat))
