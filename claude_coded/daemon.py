@@ -370,6 +370,7 @@ def serve(config: Path | None, offline: bool, **flags: str | None) -> None:
     try:
         settings = load(given, os.environ, config)
         logs.configure(settings.logs.level, settings.logs.format)
+        logs.keep_crashes(os.environ)
         inherited = inherited_sockets(os.environ, os.getpid())
         plan = Plan.make(settings, os.environ, offline=offline, inherited=inherited)
         asyncio.run(_main(plan))

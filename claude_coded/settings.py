@@ -136,6 +136,18 @@ def default_state_dir(environment: Mapping[str, str]) -> Path:
     return Path(base) / "claude-coded"
 
 
+def key_credential(environment: Mapping[str, str]) -> str | None:
+    """Return the model's key from systemd's credential. Raises ConfigurationError if it cannot be read."""
+    directory = environment.get("CREDENTIALS_DIRECTORY")
+    file = Path(directory) / "anthropic-api-key" if directory else None
+    if file is None or not file.exists():
+        return None
+    try:
+        return file.read_text().strip() or None
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"the model's key in {file}: {error}") from None
+
+
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
     """The TCP side."""
@@ -307,7 +319,7 @@ class ClaudeSettings:
     api_key: str | None = setting(
         "ANTHROPIC_API_KEY",
         str,
-        None,
+        key_credential,
         "The model's key; else any login that the CLI has itself.",
         secret=True,
     )
@@ -315,13 +327,13 @@ class ClaudeSettings:
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """What the daemon says on stderr."""
+    """What the daemon says, on stderr or to the journal."""
 
     format: str = setting(
         f"{PREFIX}LOG_FORMAT",
-        _choice("auto", "text", "json"),
+        _choice("auto", "text", "json", "journal"),
         "auto",
-        "text, json, or auto: text on a terminal, else json.",
+        "text, json, journal, or auto: journal under systemd, text on a terminal, else json.",
         restart=True,
     )
     level: str = setting(

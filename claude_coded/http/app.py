@@ -15,6 +15,7 @@ import falcon
 import falcon.asgi
 from falcon import media
 
+from claude_coded import logs
 from claude_coded.errors import CodedError, Forbidden, InvalidApiKey
 from claude_coded.http.guard import ClientGone, ConnectionGuard
 from claude_coded.http.idempotency import Replays
@@ -128,6 +129,7 @@ class RequestIds:
         """Choose the id."""
         given = req.get_header("X-Request-ID") or ""
         req.context.request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{uuid4().hex}"
+        logs.note(request=req.context.request_id)
 
     async def process_response(
         self, req: Request, resp: falcon.asgi.Response, _resource: object, _succeeded: object
@@ -183,7 +185,7 @@ async def _on_coded_error(
     req: Request, resp: falcon.asgi.Response, error: CodedError, _: dict[str, Any]
 ) -> None:
     if error.status >= 500:
-        log.warning("request failed", extra={"request": req.context.request_id, "error": error.message})
+        log.warning("request failed", extra={"error": error.message})
     resp.status = falcon.code_to_http_status(error.status)
     resp.media = error.body()
     resp.set_headers(dict(error.headers()))
@@ -197,7 +199,7 @@ async def _on_exception(
         resp.set_headers(error.headers or {})
         _serialize(req, resp, error)
         return
-    log.error("request failed", extra={"request": req.context.request_id}, exc_info=error)
+    log.error("request failed", exc_info=error)
     await _on_coded_error(req, resp, CodedError("an internal error occurred"), {})
 
 
