@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -18,11 +18,16 @@ class AmbiguousName(CodedError):
     """Several tenants have a conversation of this name; `tenants` are they."""
 
     status = 409
+    tenants: tuple[str, ...] = ()
 
-    def __init__(self, name: str, tenants: list[str]) -> None:
-        choices = " and ".join(f"{tenant}/{name}" for tenant in tenants)
-        super().__init__(f"there are {choices}: say which", param="tenant")
-        self.tenants = tenants
+    @classmethod
+    def of(cls, name: str, tenants: Iterable[str]) -> "AmbiguousName":
+        """Return the error that names all of them."""
+        error = cls("", param="tenant")
+        error.tenants = tuple(sorted(tenants))
+        choices = " and ".join(f"{tenant}/{name}" for tenant in error.tenants)
+        error.message = f"there are {choices}: say which"
+        return error
 
 
 class Which(Enum):
@@ -61,7 +66,7 @@ class Operations:
             whose = f" of tenant {tenant!r}" if tenant is not None else ""
             raise NotFound(f"there is no conversation {name!r}{whose}")
         if len(keys) > 1:
-            raise AmbiguousName(name, sorted(key.tenant for key in keys))
+            raise AmbiguousName.of(name, (key.tenant for key in keys))
         return keys.pop()
 
     # Eviction ------------------------------------------------------------------------------------------

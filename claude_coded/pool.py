@@ -71,6 +71,7 @@ class Pool:
         limits: s.Limits,
         cli: Cli,
         spare: Launch,
+        *,
         models: Callable[[list[dict[str, Any]]], None],
         desk: Desk,
         events: Events,

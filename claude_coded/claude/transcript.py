@@ -60,16 +60,16 @@ def _entries(data: bytes) -> Iterable[Mapping[str, Any]]:
 def _branch(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return what was said on the branch of the last line, in order."""
     known: dict[str, Mapping[str, Any]] = {}
-    last: str | None = None
+    last = ""
     for entry in entries:
         if not entry.get("isSidechain"):
             last = entry["uuid"]
-            known[entry["uuid"]] = entry
+            known[last] = entry
     branch: list[Mapping[str, Any]] = []
-    while last is not None and (entry := known.pop(last, None)) is not None:  # popped: a loop ends
+    while last in known:
+        entry = known.pop(last)  # so that a loop ends
         branch.append(entry)
-        parent = entry.get("parentUuid")
-        last = parent if isinstance(parent, str) else None
+        last = str(entry.get("parentUuid"))
     return [entry for entry in reversed(branch) if _counts(entry)]
 
 

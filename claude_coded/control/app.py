@@ -22,7 +22,7 @@ from claude_coded.control.stream import EventLog
 from claude_coded.control.views import Identity
 from claude_coded.errors import CodedError, ConfigurationError, InvalidRequest, NotFound
 from claude_coded.events import Events
-from claude_coded.http.guard import ClientGone, ConnectionGuard
+from claude_coded.guard import ClientGone, ConnectionGuard
 from claude_coded.listener import App
 from claude_coded.operations import AmbiguousName, Operations, Which
 from claude_coded.permissions import Decision, Desk, Request
@@ -43,18 +43,22 @@ LOOKING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 @dataclass(frozen=True, slots=True)
 class Controls:
-    """What the app works with. `reload` raises ConfigurationError and changes nothing then."""
+    """What the app works with. `reload` raises ConfigurationError and changes nothing then.
+
+    `phase` returns starting, stopping, or nothing in between.
+    """
 
     service: TurnService
     operations: Operations
     desk: Desk
     events: Events
     identity: Identity
+    attaching: Attaching
+    phase: Callable[[], str]
     reload: Callable[[], Awaitable[Change]]
     config: Callable[[], list[api.Setting]]
     log_level: Callable[[], str]
     set_log_level: Callable[[str], None]
-    attaching: Attaching
 
 
 def create_control_app(controls: Controls) -> ConnectionGuard:
@@ -130,6 +134,7 @@ class Status:
         return await views.status(
             controls.service,
             controls.identity,
+            phase=controls.phase(),
             requests=len(controls.desk.open),
             log_level=controls.log_level(),
         )
@@ -320,17 +325,20 @@ def _serialize(_: falcon.asgi.Request, resp: falcon.asgi.Response, error: falcon
     kinds = {403: Kind.FORBIDDEN, 404: Kind.NOT_FOUND, 405: Kind.METHOD}
     messages = {404: "there is nothing at this path", 405: "this method is not allowed here"}
     kind = kinds.get(error.status_code, Kind.INVALID if error.status_code < 500 else Kind.INTERNAL)
-    _answer(resp, api.Failure(api.Fault(kind, messages.get(error.status_code) or error.description or error.title)))
+    _answer(
+        resp,
+        api.Failure(api.Fault(kind, messages.get(error.status_code) or error.description or error.title)),
+    )
 
 
 async def _on_coded_error(
     _: falcon.asgi.Request, resp: falcon.asgi.Response, error: CodedError, _params: dict[str, Any]
 ) -> None:
-    tenants = error.tenants if isinstance(error, AmbiguousName) else []
+    tenants = error.tenants if isinstance(error, AmbiguousName) else ()
     kinds = {400: Kind.INVALID, 404: Kind.NOT_FOUND, 500: Kind.INTERNAL}
     kind = Kind.AMBIGUOUS if tenants else kinds.get(error.status, Kind.REFUSED)
     status = error.status if error.status in {400, 404, 500} else 409
-    _fail(resp, status, api.Fault(kind, error.message, tenants))
+    _fail(resp, status, api.Fault(kind, error.message, list(tenants)))
 
 
 async def _on_configuration_error(

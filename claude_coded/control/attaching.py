@@ -1,8 +1,8 @@
-"""`POST /v1/conversations/{id}/attach`: a conversation in the hands of a person, at Claude Code's own terminal.
+"""`POST /v1/conversations/{id}/attach`: a conversation in a person's hands, at Claude Code's own terminal.
 
 Its worker is released and everybody else kept out for as long as the response's connection lives. What was
-said at the terminal is then read from the CLI's transcript and recorded as a turn: it adds to the conversation,
-and changes nothing of the history that clients tell, so that they go on from there.
+said at the terminal is then read from the CLI's transcript and recorded as a turn: it adds to the
+conversation, and changes nothing of the history that clients tell, so that they go on from there.
 """
 
 import asyncio
@@ -33,7 +33,16 @@ from claude_coded.worker import Cli
 
 log = logging.getLogger(__name__)
 
-OWN: Final = ("ANTHROPIC_", "CLAUDE_", "HOME", "IS_SANDBOX", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "TMPDIR")
+OWN: Final = (
+    "ANTHROPIC_",
+    "CLAUDE_",
+    "HOME",
+    "IS_SANDBOX",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "TMPDIR",
+)
 """What a terminal's CLI needs of a worker's environment, by how the names begin."""
 
 
@@ -177,4 +186,3 @@ def _environment(environment: Mapping[str, str], *, secrets: bool) -> dict[str, 
         for name, value in environment.items()
         if name.upper().startswith(OWN) and (secrets or name not in SECRETS)
     }
-

@@ -1,7 +1,7 @@
 """Who is at the other end of the control socket.
 
 The HTTP server hands over no file descriptor. But the accepted connections are descriptors of this process,
-and the kernel knows who made each (unix(7), SO_PEERCRED): of several at once any may be the one that is meant.
+and the kernel knows who made each (unix(7), SO_PEERCRED): of several at once any may be the one.
 """
 
 import contextlib
@@ -18,16 +18,16 @@ def connected_users(path: str) -> frozenset[int]:
     """Return the user ids of everybody who is connected to the Unix socket at `path`; empty if unknown."""
     users: set[int] = set()
     with contextlib.suppress(OSError):
-        for descriptor in os.listdir(DESCRIPTORS):
-            users |= _user(int(descriptor), path)
+        for descriptor in list(DESCRIPTORS.iterdir()):
+            users |= _user(descriptor, path)
     return frozenset(users)
 
 
-def _user(descriptor: int, path: str) -> set[int]:
+def _user(descriptor: Path, path: str) -> set[int]:
     with contextlib.suppress(OSError):
-        if not os.readlink(DESCRIPTORS / str(descriptor)).startswith("socket:"):
+        if not str(descriptor.readlink()).startswith("socket:"):
             return set()
-        with socket.socket(fileno=os.dup(descriptor)) as sock:
+        with socket.socket(fileno=os.dup(int(descriptor.name))) as sock:
             if sock.family != socket.AF_UNIX or sock.getsockname() != path:
                 return set()
             if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):

@@ -21,7 +21,7 @@ class EventLog:
         self._events = events
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        """Send the events after `?since=NUMBER` (or the header Last-Event-ID), by default all that are kept."""
+        """Send the events after `?since=NUMBER` (or Last-Event-ID), by default all that are kept."""
         last = req.get_header("Last-Event-ID") or ""
         since = req.get_param_as_int("since", min_value=0, default=int(last) if last.isdecimal() else 0)
         resp.content_type = "text/event-stream"

@@ -27,10 +27,12 @@ class Identity:
     started: float
 
 
-async def status(service: TurnService, identity: Identity, *, requests: int, log_level: str) -> api.Status:
+async def status(
+    service: TurnService, identity: Identity, *, phase: str, requests: int, log_level: str
+) -> api.Status:
     """Return how the daemon is."""
     pool = service.pool
-    state = "draining" if pool.draining else "unhealthy" if pool.failure else "ok"
+    state = phase or ("draining" if pool.draining else "unhealthy" if pool.failure else "ok")
     return api.Status(
         state=state,
         version=identity.version,

@@ -17,7 +17,7 @@ from falcon import media
 
 from claude_coded import logs
 from claude_coded.errors import CodedError, Forbidden, InvalidApiKey
-from claude_coded.http.guard import ClientGone, ConnectionGuard
+from claude_coded.guard import ClientGone, ConnectionGuard
 from claude_coded.http.idempotency import Replays
 from claude_coded.http.resources import (
     About,

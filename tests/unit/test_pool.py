@@ -23,7 +23,14 @@ LAUNCH = Launch(agent=True, workspace=Path("/"), permission_mode="plan")
 def a_pool() -> Pool:
     cli = Cli(Path("/nowhere/claude"), {}, retries=0)
     desk = Desk(Store(Path("/nowhere")), timeout=lambda: 60.0, wall=lambda: 0.0)
-    return Pool(Limits(1, 0, 0.0, 8, 60.0, 0.0), cli, LAUNCH, lambda _: None, desk, Events(lambda: 0.0))
+    return Pool(
+        Limits(1, 0, 0.0, 8, 60.0, 0.0),
+        cli,
+        LAUNCH,
+        models=lambda _: None,
+        desk=desk,
+        events=Events(lambda: 0.0),
+    )
 
 
 @pytest.mark.parametrize(
