@@ -161,7 +161,7 @@ class Daemon:
             "address": address,
             "claude": about.claude_version,
             "workspace": self._plan.settings.claude.workspace,
-            "control": self._plan.control,
+            "control": self._socket,
         }
         log.info("serving", extra=told)
 
@@ -170,12 +170,15 @@ class Daemon:
         self, graph: Graph, sock: socket.socket, address: str, about: About
     ) -> AsyncIterator[None]:
         """Serve the control socket while the context lasts."""
-        place = str(sock.getsockname())
-        identity = Identity(about.version, about.claude_version, os.getpid(), address, place, about.started)
+        place = str(sock.getsockname())  # as connections tell it: not always the path
+        identity = Identity(
+            about.version, about.claude_version, os.getpid(), address, self._socket, about.started
+        )
         operations = Operations(graph.service, graph.events)
         projects = projects_directory(graph.cli.environment)
         attaching = Attaching(graph.service, operations, graph.cli, projects, place)
         controls = Controls(
+            place=place,
             service=graph.service,
             operations=operations,
             desk=graph.desk,
@@ -214,6 +217,11 @@ class Daemon:
             await asyncio.sleep(HANDOVER)
         with extending(self._notifier, seconds + STOP_GRACE):
             await service.drain(seconds)
+
+    @property
+    def _socket(self) -> str:
+        handed = self._plan.handed.control
+        return str(handed.getsockname() if handed is not None else self._plan.control)
 
     # Reload --------------------------------------------------------------------------------------------
 

@@ -45,9 +45,11 @@ LOOKING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 class Controls:
     """What the app works with. `reload` raises ConfigurationError and changes nothing then.
 
-    `phase` returns starting, stopping, or nothing in between.
+    `place` is the socket's address, as the kernel tells it. `phase` returns starting, stopping, or nothing in
+    between.
     """
 
+    place: str
     service: TurnService
     operations: Operations
     desk: Desk
@@ -63,7 +65,7 @@ class Controls:
 
 def create_control_app(controls: Controls) -> ConnectionGuard:
     """Return the ASGI app of the control socket."""
-    app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=[Doorkeeper(controls.identity.socket)])
+    app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=[Doorkeeper(controls.place)])
     workers, conversations, requests = Workers(controls), Conversations(controls), Requests(controls)
     pool, settings = Pool(controls), Settings(controls)
     for path, resource, suffix in (
