@@ -17,8 +17,9 @@ Layers; a row sees only the rows below it (checked by import-linter):
     activity | stopping | claude | openai | history | models | scheduler
                                             pure: no I/O, no clock, no randomness
     turn                                    the vocabulary between the two sides
-    listener | logs                         our own sockets in Granian | logging
+    listener | logs | systemd               our own sockets in Granian | logging | messages to systemd
     settings
+    profiles                                models of the operator's, as the TOML file describes them
     errors
 
 Who decides what:

@@ -21,9 +21,9 @@ log = logging.getLogger(__name__)
 REFUSED: Final = "The operator of this machine does not allow this."
 """What Claude is told of a denial that says no more."""
 
-Tell = Callable[..., None]
+Tell = Callable[[str, Mapping[str, Any]], None]
 """Gets the kind of an event (`permission.requested`, `.allowed`, `.denied`, `.expired`, `.withdrawn`) and its
-fields by keyword: request, tenant, conversation, worker, tool; with `requested` also summary and expires_at,
+fields: request, tenant, conversation, worker, tool; with `requested` also summary and expires_at,
 with `allowed` also always, and by: `operator`, or `rule` for what an earlier "always" covers."""
 
 
@@ -87,7 +87,7 @@ class Desk:
         *,
         timeout: Callable[[], float],
         wall: Callable[[], float],
-        tell: Tell = lambda kind, **fields: None,
+        tell: Tell = lambda kind, fields: None,
     ) -> None:
         self._rules = rules
         self._timeout = timeout
@@ -219,9 +219,10 @@ class Desk:
 
     def _announce(self, held: _Held, how: str, **more: object) -> None:
         key = held.conversation
-        fields = {"conversation": key.id, "request": held.id, "tool": held.permit.tool}
-        log.info("permission %s", how, extra={**fields, "worker": held.worker})
-        self._tell(f"permission.{how}", tenant=key.tenant, worker=f"w{held.worker}", **fields, **more)
+        fields = {"conversation": key.id, "worker": held.worker, "request": held.id, "tool": held.permit.tool}
+        log.info("permission %s", how, extra=fields)
+        told = {"tenant": key.tenant, **fields, "worker": f"w{held.worker}", **more}
+        self._tell(f"permission.{how}", told)
 
 
 def _unknown(request_id: str) -> NotFound:

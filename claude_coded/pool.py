@@ -17,7 +17,8 @@ from claude_coded import scheduler as s
 from claude_coded.claude.launch import Launch
 from claude_coded.claude.permits import Permit, denied
 from claude_coded.claude.protocol import Limits
-from claude_coded.errors import CodedError, Draining, Evicted, QueueFull, WorkerStartFailed
+from claude_coded.errors import CodedError, Draining, Evicted, Held, QueueFull, WorkerStartFailed
+from claude_coded.events import Events
 from claude_coded.permissions import Desk
 from claude_coded.turn import ConversationKey
 from claude_coded.worker import Cli, Watch, Worker
@@ -62,7 +63,7 @@ class Admission:
 class Pool:
     """The workers. `models` is called with the CLI's model list when it is heard.
 
-    What workers want to be allowed comes to the `desk`.
+    What workers want to be allowed comes to the `desk`; `events` are told what happens.
     """
 
     def __init__(
@@ -70,13 +71,17 @@ class Pool:
         limits: s.Limits,
         cli: Cli,
         spare: Launch,
+        *,
         models: Callable[[list[dict[str, Any]]], None],
         desk: Desk,
+        events: Events,
     ) -> None:
         self.desk = desk
         self._scheduler = s.Scheduler(limits, spare)
         self._cli = cli
+        self._first_spare = spare
         self._models = models
+        self._events = events
         self._watch = Watch(self._exited, self._stirred, self._asked, self._cancelled, self._heard)
         self._workers: dict[int, Worker] = {}
         self._tickets = count(1)
@@ -84,6 +89,7 @@ class Pool:
         self._refused: dict[int, CodedError] = {}  # tickets that were rejected while they planned their turn
         self._inbox: deque[s.Event] = deque()
         self._handling = False
+        self._beats = 0
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: str | None = None
@@ -99,6 +105,11 @@ class Pool:
         return self._scheduler.figures()
 
     @property
+    def size(self) -> int:
+        """Return how many workers there may be."""
+        return self._scheduler.limits.size
+
+    @property
     def draining(self) -> bool:
         """Return whether nothing new is taken."""
         return self._scheduler.draining
@@ -108,10 +119,29 @@ class Pool:
         """Return why workers do not start; None once one has answered."""
         return self._failure
 
+    async def beat(self) -> bool:
+        """Send a Tick through the event loop and the scheduler; return whether it was handled."""
+        before = self._beats
+        asyncio.get_running_loop().call_soon(self.post, s.Tick())
+        await asyncio.sleep(0)
+        return self._beats > before
+
     @property
     def views(self) -> list[s.WorkerView]:
         """Return what the scheduler holds of each worker."""
         return list(self._scheduler.workers.values())
+
+    def worker(self, number: int) -> Worker | None:
+        """Return a worker's process, for those who look at it; None when it is gone."""
+        return self._workers.get(number)
+
+    def view_of(self, conversation: ConversationKey) -> s.WorkerView | None:
+        """Return a conversation's worker, the one on its way out included."""
+        return self._scheduler.of(conversation)
+
+    def is_held(self, conversation: ConversationKey) -> bool:
+        """Return whether an operator has the conversation to himself."""
+        return self._scheduler.is_held(conversation)
 
     def holds(self, conversation: ConversationKey) -> bool:
         """Return whether a turn of the conversation runs or is about to."""
@@ -160,6 +190,27 @@ class Pool:
         """Release a conversation's worker, at the end of its turn if one runs."""
         self.post(s.EvictRequested(conversation))
 
+    def release(self, number: int) -> None:
+        """Stop a worker, at the end of its turn if one runs; who waits for its conversation gets another."""
+        self.post(s.ReleaseRequested(number))
+
+    async def hold(self, conversation: ConversationKey) -> Admission:
+        """Wait for the conversation and keep everybody else out of it. Raises Held.
+
+        Its process has ended by then. `withdraw` gives it back.
+        """
+        ticket = next(self._tickets)
+        await self._ask(ticket, s.TurnRequested(ticket, conversation, hold=True))
+        held = Admission(self, ticket)
+        try:
+            if (view := self._scheduler.of(conversation)) is not None:
+                self.release(view.id)
+                await self.released(conversation)
+        except BaseException:
+            held.withdraw()
+            raise
+        return held
+
     def on_release(self, tell: Callable[[ConversationKey], None]) -> None:
         """Have somebody told whenever a conversation's process has ended."""
         self._released = tell
@@ -172,9 +223,24 @@ class Pool:
         await self._workers[view.id].gone()
         return True
 
+    async def gone(self, number: int) -> None:
+        """Wait until a worker's process has ended."""
+        if (worker := self._workers.get(number)) is not None:
+            await worker.gone()
+
     def drain(self) -> None:
         """Take nothing new."""
         self.post(s.DrainRequested())
+
+    def resume(self) -> None:
+        """Take new turns again."""
+        self.post(s.ResumeRequested())
+
+    def configure(self, limits: s.Limits, cli: Cli, spare: Launch) -> None:
+        """Go on with other settings. Workers that were started with others serve no further turn."""
+        renew = (cli, spare) != (self._cli, self._first_spare)
+        self._cli, self._first_spare = cli, spare
+        self.post(s.Configured(limits, spare, renew))
 
     async def close(self) -> None:
         """Stop all workers and wait until they are gone."""
@@ -197,8 +263,10 @@ class Pool:
         self._handling = True
         try:
             while self._inbox:
-                for action in self._scheduler.handle(self._inbox.popleft(), self._now()):
+                event = self._inbox.popleft()
+                for action in self._scheduler.handle(event, self._now()):
                     self._carry_out(action)
+                self._beats += isinstance(event, s.Tick)
         finally:
             self._handling = False
         self._set_timer()
@@ -240,6 +308,7 @@ class Pool:
                 self._run(self._start(worker))
             case s.Stop(number, reason):
                 log.debug("stopping a worker", extra={"worker": number, "reason": reason.value})
+                self._events.tell("worker.stopping", worker=f"w{number}", reason=reason.value)
                 self.desk.withdraw(number)
                 self._run(self._workers[number].stop())
 
@@ -275,6 +344,8 @@ class Pool:
                 return Draining("the daemon is draining and takes no new turns", retry_after=10)
             case s.Refusal.EVICTED:
                 return Evicted("the conversation was released while this request waited")
+            case s.Refusal.HELD:
+                return Held("an operator has this conversation open in a terminal; try again later")
             case s.Refusal.BACKING_OFF:
                 return WorkerStartFailed(
                     self._failure or "Claude Code did not start", retry_after=retry_after
@@ -288,6 +359,7 @@ class Pool:
             del self._workers[worker.id]
             self.post(s.WorkerExited(worker.id, failed=True))
             return
+        self._events.tell("worker.started", worker=f"w{worker.id}", pid=worker.pid)
         self.post(s.WorkerReady(worker.id))
         view = self._scheduler.workers.get(worker.id)
         if view is not None and view.phase is s.Phase.SPARE:
@@ -300,12 +372,14 @@ class Pool:
         self._workers.pop(worker.id, None)
         self.desk.withdraw(worker.id)
         view = self._scheduler.workers.get(worker.id)
+        self._events.tell("worker.exited", worker=f"w{worker.id}", status=worker.status, failed=failed)
         self.post(s.WorkerExited(worker.id, failed=failed))
         if view is not None and view.conversation is not None:
             self._released(view.conversation)
 
     def _note_failure(self, worker: Worker, message: str) -> None:
         self._failure = message
+        self._events.tell("worker.failed", worker=f"w{worker.id}", error=message)
         log.error("a worker failed to start", extra={"worker": worker.id, "error": message})
 
     def _heard(self, models: list[dict[str, Any]]) -> None:

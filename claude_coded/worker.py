@@ -154,6 +154,11 @@ class Worker:
         return self._process.pid
 
     @property
+    def status(self) -> str:
+        """Return how the process ended."""
+        return self._process.status
+
+    @property
     def stderr(self) -> str:
         """Return the last that the CLI said on stderr."""
         return self._process.stderr

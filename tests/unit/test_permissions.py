@@ -53,8 +53,8 @@ class Room:
         self.heard = asyncio.Event()
         self.desk = Desk(self.book, timeout=lambda: self.seconds, wall=lambda: 1000.0, tell=self.tell)
 
-    def tell(self, kind: str, **fields: Any) -> None:
-        self.told.append((kind.removeprefix("permission."), fields))
+    def tell(self, kind: str, fields: Mapping[str, Any]) -> None:
+        self.told.append((kind.removeprefix("permission."), dict(fields)))
         self.heard.set()
 
     @property

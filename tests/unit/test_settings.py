@@ -85,6 +85,17 @@ def test_keys_come_from_the_setting_the_file_and_the_credential(tmp_path: Path) 
     assert read_keys(settings.access, environment) == {"joe": "k3", "ann": "k2", "bot": "k4"}
 
 
+def test_the_models_key_comes_from_the_credential_where_nothing_else_gives_it(tmp_path: Path) -> None:
+    environment = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert load({}, environment).claude.api_key is None
+    (tmp_path / "anthropic-api-key").write_text("sk-1\n")
+    assert load({}, environment).claude.api_key == "sk-1"
+    assert load({}, {**environment, "ANTHROPIC_API_KEY": "sk-2"}).claude.api_key == "sk-2"
+    (tmp_path / "anthropic-api-key").write_bytes(b"\xff")
+    with pytest.raises(ConfigurationError, match="anthropic-api-key"):
+        load({}, environment)
+
+
 def test_the_state_directory() -> None:
     assert load({}, {"STATE_DIRECTORY": "/var/lib/x"}).state_dir == Path("/var/lib/x")
     assert load({}, {"XDG_STATE_HOME": "/s"}).state_dir == Path("/s/claude-coded")
