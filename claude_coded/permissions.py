@@ -23,8 +23,8 @@ REFUSED: Final = "The operator of this machine does not allow this."
 
 Tell = Callable[[str, Mapping[str, Any]], None]
 """Gets the kind of an event (`permission.requested`, `.allowed`, `.denied`, `.expired`, `.withdrawn`) and its
-fields: request, tenant, conversation, worker, tool; with `requested` also summary and expires_at, with
-`allowed` also always and by (`operator`, or `rule` for what an earlier "always" covers)."""
+fields: request, tenant, conversation, worker, tool; with `requested` also summary and expires_at,
+with `allowed` also always, and by: `operator`, or `rule` for what an earlier "always" covers."""
 
 
 class Rules(Protocol):
@@ -123,6 +123,8 @@ class Desk:
         held = self._held.get(request_id)
         if held is None or (request := held.request) is None:
             raise _unknown(request_id)
+        if decision.always and not (decision.allow and request.always):
+            raise InvalidRequest("this can be answered for this once only, not for always", param="always")
         if not decision.allow:
             self._conclude(held, "denied", denied(decision.message or REFUSED))
             return request
@@ -130,6 +132,8 @@ class Desk:
             await self._remember(held, request)
         answer = allowed(held.permit, decision.message)
         self._conclude(held, "allowed", answer, by="operator", always=decision.always)
+        if decision.always:
+            self._allow_equal(held)
         return request
 
     def withdraw(self, worker: int, asked: str | None = None) -> None:
@@ -140,7 +144,7 @@ class Desk:
 
     async def settle(self) -> None:
         """Wait until everything that was begun in the background is done."""
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # Questions -----------------------------------------------------------------------------------------
 
@@ -150,7 +154,7 @@ class Desk:
         if held.id not in self._held:
             return
         if covered:
-            self._conclude(held, "allowed", allowed(held.permit), by="rule", always=True)
+            self._allow_by_rule(held)
         else:
             self._open(held)
 
@@ -183,8 +187,6 @@ class Desk:
 
     async def _remember(self, held: _Held, request: Request) -> None:
         """Keep the rule; the request is nobody else's meanwhile, and open again if that fails."""
-        if not request.always:
-            raise InvalidRequest("this can be allowed once only, not for always", param="always")
         held.request = None
         try:
             await self._rules.add_rule(held.conversation, held.permit.rule)
@@ -196,10 +198,21 @@ class Desk:
 
     # Answers -------------------------------------------------------------------------------------------
 
+    def _allow_equal(self, to: _Held) -> None:
+        for held in list(self._held.values()):
+            covered = (held.conversation, held.permit.rule) == (to.conversation, to.permit.rule)
+            if covered and held.request is not None:
+                self._allow_by_rule(held)
+
+    def _allow_by_rule(self, held: _Held) -> None:
+        self._conclude(held, "allowed", allowed(held.permit), by="rule", always=True)
+
     def _conclude(self, held: _Held, how: str, answer: Mapping[str, Any] | None, **more: object) -> None:
         del self._held[held.id]
         if held.timer is not None:
             held.timer.cancel()
+        elif answer is None:
+            return  # nobody has heard of it
         if answer is not None:
             held.reply(answer)
         self._announce(held, how, **more)

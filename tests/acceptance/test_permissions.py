@@ -139,7 +139,6 @@ def test_a_subagent_asks_beside_its_turn_and_after_it(asking: Daemon, operator: 
     agent = f'{{"description": "d", "prompt": "{script} [[result]]", "subagent_type": "general-purpose"}}'
     assert asking.ask(f"[[tool Agent {agent}]] then [[say over]]", name, headers=ASK).text == "over"
     (request,) = operator.asked(name)
-    assert not asking.pool()["idle"] or asking.shown(name)["state"] != "cold"
     assert operator.answer(request, "allow") == 200
     eventually((asking.workspace / name).exists)
     asking.settled()
@@ -179,13 +178,47 @@ def test_a_request_goes_with_its_turn_and_its_worker(
     assert turn.result().text == "1"
 
 
-def test_a_request_of_a_parked_turn(asking: Daemon, model: Model, operator: Operator, name: str) -> None:
-    client = Client(asking, model, more={"tools": [function("get")]})
-    client.ask(f"{name} {bash(f'touch {name}')} [[tool get {{}}]] then [[result]]", name, headers=ASK)
+@pytest.mark.parametrize("when", ["before", "after", "never"])
+def test_a_request_beside_calls_of_the_clients_tools(
+    asking: Daemon,
+    model: Model,
+    operator: Operator,
+    later: Callable[..., Future[Answer]],
+    name: str,
+    when: str,
+) -> None:
+    """The turn is parked; the answer comes before the client's result, after it, or not any more."""
+    client, made = Client(asking, model, more={"tools": [function("get")]}), asking.workspace / name
+    client.ask(f"{bash(f'touch {made}')} [[tool get {{}}]] then [[result]]", name, headers=ASK)
     assert client.calls == [("get", "{}")]
-    operator.allow(name)
-    eventually((asking.workspace / name).exists)
-    assert client.returns("found", headers=ASK).text == "found"
+    operator.asked(name)
+    if when == "never":
+        assert asking.ask("something else [[say ok]]", name, headers=ASK).text == "ok"
+        operator.gone(name)
+        assert not made.exists()
+        return
+    if when == "before":
+        operator.allow(name)
+        eventually(made.exists)
+    turn = later(client.returns, "found", headers=ASK)
+    if when == "after":
+        operator.allow(name)
+    assert turn.result().text.endswith("found")
+    assert made.exists()
+
+
+def test_a_question_of_claudes_is_answered_by_the_message(
+    asking: Daemon, operator: Operator, later: Callable[..., Future[Answer]], name: str
+) -> None:
+    options = '"options": [{"label": "a", "description": "A"}, {"label": "b", "description": "B"}]'
+    question = f'{{"question": "Which?", "header": "W", "multiSelect": false, {options}}}'
+    text = f'[[tool AskUserQuestion {{"questions": [{question}]}}]] then [[result]]'
+    turn = later(asking.ask, text, name, headers=ASK)
+    (request,) = operator.asked(name)
+    assert request["always"] == []
+    assert operator.answer(request, "allow", always=True) == 400
+    operator.allow(name, message="b")
+    assert '"Which?"="b"' in turn.result().text
 
 
 def test_a_stop_of_the_daemon_ends_what_waits(
