@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import ipaddress
 import logging
 import os
 import shutil
@@ -18,7 +17,8 @@ from typing import Any, Final
 
 import click
 
-from claude_coded import __version__, logs
+from claude_coded import __version__, check, logs
+from claude_coded.check.doors import is_loopback
 from claude_coded.claude.launch import (
     MINIMUM_VERSION,
     SANDBOX_HINT,
@@ -111,14 +111,6 @@ def inherited_tcp(inherited: Sequence[Inherited]) -> socket.socket | None:
         places = ", ".join(str(sock.getsockname()) for sock in found)
         raise ConfigurationError(f"one TCP socket can be served, systemd hands over {len(found)}: {places}")
     return found[0] if found else None
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def for_offline(settings: Settings, environment: Mapping[str, str]) -> tuple[Settings, Mapping[str, str]]:
@@ -389,3 +381,18 @@ async def _main(plan: Plan) -> None:
     # What stands now stays: the collector need not look at it again and again.
     gc.freeze()
     await daemon.run()
+
+
+@main.command("check")
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="TOML file of settings. [CLAUDE_CODED_CONFIG]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object, for programs.")
+@setting_flags
+def check_command(config: Path | None, as_json: bool, **flags: str | None) -> None:
+    """Say what keeps the daemon from working, and what to do. Exit status 1 if anything does."""
+    given = {key: value for key, value in flags.items() if value is not None}
+    hide_secrets(given)
+    findings = check.examine(given, os.environ, config)
+    click.echo(check.as_json(findings) if as_json else check.as_text(findings))
+    sys.exit(check.failed(findings))
