@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from claude_coded import __version__
-from claude_coded.control import api, views
+from claude_coded.control import api, display
 from claude_coded.control.client import Attachment, ControlClient, ControlError, Name, NoDaemon
 from claude_coded.control.console import (
     FAILED,
@@ -67,7 +67,7 @@ def main() -> None:
 def status(console: Console) -> None:
     """Show what the daemon is and how it does."""
     answer = console.client().status()
-    console.show(answer, views.status(answer))
+    console.show(answer, display.status(answer))
 
 
 @main.command()
@@ -79,7 +79,7 @@ def workers(console: Console) -> None:
     asking. Tokens and cost are those of its conversation, MEMORY is that of its whole process tree.
     """
     answer = console.client().workers()
-    console.show(answer, views.workers(answer, console.wall()))
+    console.show(answer, display.workers(answer, console.wall()))
 
 
 @main.command()
@@ -91,7 +91,7 @@ def conversations(console: Console, stored: bool) -> None:
     A conversation of another tenant than `default` shows as TENANT/CONVERSATION.
     """
     answer = console.client().conversations(stored=stored)
-    console.show(answer, views.conversations(answer, console.wall()))
+    console.show(answer, display.conversations(answer, console.wall()))
 
 
 @main.command()
@@ -111,7 +111,7 @@ def show(console: Console, name: str) -> None:
 
 
 def _show(console: Console, answer: api.Shown | api.WorkerStory, now: float) -> None:
-    text = views.shown(answer, now) if isinstance(answer, api.Shown) else views.worker(answer, now)
+    text = display.shown(answer, now) if isinstance(answer, api.Shown) else display.worker(answer, now)
     console.show(answer, text)
 
 
@@ -131,7 +131,7 @@ def events(console: Console, follow: bool, since: int | None) -> None:
     """  # noqa: D301 - click's mark, not an escape
     with contextlib.suppress(KeyboardInterrupt):
         for event in console.client().events(since, follow=follow):
-            text = [msgspec.json.encode(event).decode()] if console.json else views.event(event)
+            text = [msgspec.json.encode(event).decode()] if console.json else display.event(event)
             click.echo("\n".join(text))
 
 
@@ -199,7 +199,7 @@ def config(console: Console) -> None:
     Secrets are not shown. A setting that `needs a restart` is not changed by `reload`.
     """
     answer = console.client().config()
-    console.show(answer, views.config(answer))
+    console.show(answer, display.config(answer))
 
 
 # Conversations and workers -----------------------------------------------------------------------------
@@ -340,7 +340,7 @@ def requests(console: Console) -> None:
     which is a denial. Each request shows all of what Claude wants to do, and what --always would allow.
     """
     answer = console.client().requests()
-    console.show(answer, views.requests(answer, console.wall()))
+    console.show(answer, display.requests(answer, console.wall()))
 
 
 @main.command()
@@ -397,7 +397,7 @@ def drain(console: Console, wait: float | None, no_wait: bool) -> None:
         answer = client.drain(0) if no_wait else _await_drained(console, client, wait)
     except KeyboardInterrupt:
         raise Failed(f"it goes on draining; {PROGRAM} resume ends that") from None
-    console.show(answer, [views.drained(answer)])
+    console.show(answer, [display.drained(answer)])
     if answer.running and not no_wait:
         sys.exit(FAILED)
 
@@ -434,7 +434,7 @@ def reload(console: Console) -> None:
     needs a restart is named.
     """
     answer = console.client().reload()
-    console.show(answer, views.reloaded(answer))
+    console.show(answer, display.reloaded(answer))
 
 
 @main.command("log-level")

@@ -11,7 +11,7 @@ import click
 import msgspec
 from click.shell_completion import CompletionItem
 
-from claude_coded.control import views
+from claude_coded.control import display
 from claude_coded.control.api import Kind, worker_number
 from claude_coded.control.client import PATIENCE, ControlClient, ControlError, Name, Refused, Unreachable
 from claude_coded.control.places import candidates
@@ -169,7 +169,7 @@ def _completed_by(known: Callable[[ControlClient], Iterator[str]]) -> Completion
 
 
 def _conversations_and_workers(client: ControlClient) -> Iterator[str]:
-    yield from (views.full_name(it.id, it.tenant) for it in client.conversations(stored=True))
+    yield from (display.full_name(it.id, it.tenant) for it in client.conversations(stored=True))
     yield from (it.id for it in client.workers())
 
 

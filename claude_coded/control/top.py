@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Final
 
-from claude_coded.control import api, views
+from claude_coded.control import api, display
 from claude_coded.control.client import ControlClient, Unreachable
 from claude_coded.control.render import Column, cut, duration, size, table, width
 
@@ -78,11 +78,11 @@ class Frames:
         share = self.shares.get(it.id)
         return [
             it.id,
-            views.state(it),
-            views.full_name(it.conversation, it.tenant) if it.conversation else "",
+            display.state(it),
+            display.full_name(it.conversation, it.tenant) if it.conversation else "",
             duration(now - it.turn.started_at) if it.turn else "",
             str(it.turns or ""),
-            *views.usage(it.usage),
+            *display.usage(it.usage),
             size(it.tree.memory),
             f"{share:.0f}%" if share is not None else "",
             str(it.tree.processes or ""),
@@ -109,7 +109,7 @@ def header(sample: Sample) -> list[str]:
     asked = f", {it.requests} waiting for permission" if it.requests else ""
     daemon = f"claude_coded {it.version}  {it.address}  up {duration(it.uptime_s)}  {it.state}{reason}"
     counts = f"queue {it.pool.queued}  conversations {it.hot} hot, {it.stored} stored{asked}"
-    return [daemon, f"workers {views.pool(it.pool)}  {counts}"]
+    return [daemon, f"workers {display.pool(it.pool)}  {counts}"]
 
 
 def _rank(it: api.Worker) -> tuple[int, int]:
