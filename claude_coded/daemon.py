@@ -35,6 +35,7 @@ from claude_coded.http.resources import About
 from claude_coded.listener import Listener, bind_tcp
 from claude_coded.models import AGENT, Models
 from claude_coded.offline import OfflineModel
+from claude_coded.permissions import Desk
 from claude_coded.planning import launch_of
 from claude_coded.pool import Pool
 from claude_coded.scheduler import Limits
@@ -95,8 +96,8 @@ class Plan:
                 f"{named} {host} is not loopback and no API keys are set: whoever reaches it "
                 "gets a shell here. Set CLAUDE_CODED_API_KEYS, or CLAUDE_CODED_ALLOW_NO_KEYS=1"
             )
-        bypass = settings.claude.permission_mode == "bypassPermissions"
-        if bypass and os.geteuid() == 0 and environment.get("IS_SANDBOX") != "1":
+        modes = {settings.claude.permission_mode, *(model.permission_mode for model in settings.models)}
+        if "bypassPermissions" in modes and os.geteuid() == 0 and environment.get("IS_SANDBOX") != "1":
             raise ConfigurationError(SANDBOX_HINT)
         if not settings.claude.workspace.is_dir():
             raise ConfigurationError(f"WORKSPACE_DIR {settings.claude.workspace} is not a directory")
@@ -179,8 +180,9 @@ class Daemon:
             settings.pool.queue_timeout,
             turns.park_timeout,
         )
-        models = Models()
-        pool = Pool(limits, cli, launch_of(AGENT, settings), models.learn)
+        models = Models(settings.models)
+        desk = Desk(store, timeout=lambda: turns.permission_timeout, wall=time.time)
+        pool = Pool(limits, cli, launch_of(AGENT, settings), models.learn, desk)
         traces = projects_directory(cli.environment), scratch_directory(cli.environment, os.getuid())
         return TurnService(store, pool, models, settings, traces=traces, wall=time.time)
 

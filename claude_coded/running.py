@@ -353,7 +353,7 @@ class Run:
 
     def _setup(self, worker: Worker, seat: Seat) -> Setup:
         return Setup(
-            seat.fit.system,
+            seat.fit.profile.system_text(seat.fit.system),
             seat.fit.profile.prompting,
             resumed=worker.launch.session is not None,
             tools=bool(self.request.tools.specs),

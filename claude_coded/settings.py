@@ -3,7 +3,7 @@
 Every setting can be given as a command-line flag, an environment variable or a key of the TOML file, in
 this order of precedence, else it has its default. A field's metadata is the only place that says how: from
 it come the flags and their help, the variables and the file's keys. Times are in milliseconds on the
-outside (names end in `_MS`) and in seconds inside.
+outside (names end in `_MS`) and in seconds inside. Models of the operator's stand in the file alone.
 """
 
 import os
@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from claude_coded.errors import ConfigurationError
+from claude_coded.profiles import ModelSettings, read_models
 
 PREFIX = "CLAUDE_CODED_"
 SYSTEM_CONFIG = Path("/etc/claude-coded/config.toml")
-PERMISSION_MODES = ("bypassPermissions", "acceptEdits", "plan", "dontAsk")
+MODELS = "models"
+"""The file's key for tables of models."""
+PERMISSION_MODES = ("bypassPermissions", "acceptEdits", "ask", "plan", "dontAsk")
 
 T = TypeVar("T")
 Parser = Callable[[str], Any]
@@ -38,6 +41,12 @@ def _seconds(text: str) -> float:
     if value < 0:
         raise ValueError("must not be negative")
     return value / 1000
+
+
+def _some_seconds(text: str) -> float:
+    if (seconds := _seconds(text)) == 0:
+        raise ValueError("must be more than 0")
+    return seconds
 
 
 def _bool(text: str) -> bool:
@@ -239,6 +248,13 @@ class TurnSettings:
         "A worker that waits for what a client's tools return this long is released; 0: never.",
         unit="ms",
     )
+    permission_timeout: float = setting(
+        f"{PREFIX}PERMISSION_TIMEOUT_MS",
+        _some_seconds,
+        300.0,
+        "What Claude asks to be allowed in mode ask is denied when nobody has answered for this long.",
+        unit="ms",
+    )
     drain_timeout: float = setting(
         f"{PREFIX}DRAIN_TIMEOUT_MS", _seconds, 60.0, "How long running turns may go on at a stop.", unit="ms"
     )
@@ -340,6 +356,7 @@ class Settings:
     state_dir: Path = setting(
         f"{PREFIX}STATE_DIR", _path, default_state_dir, "Where the daemon keeps its database.", restart=True
     )
+    models: tuple[ModelSettings, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,7 +414,7 @@ def load(
 
     Raises ConfigurationError naming the setting and where its value came from.
     """
-    document = _read_file(config, environment)
+    path, document = _read_file(config, environment)
     values = _Values(flags, environment, document)
     return Settings(
         server=_build(ServerSettings, values),
@@ -407,6 +424,7 @@ def load(
         turns=_build(TurnSettings, values),
         claude=_build(ClaudeSettings, values),
         logs=_build(LogSettings, values),
+        models=read_models(document.get(MODELS, {}), path, PERMISSION_MODES),
         **_own(Settings, values),
     )
 
@@ -463,7 +481,7 @@ def _walk(kind: type) -> Iterator[tuple[str, Field[Any]]]:
     for item in fields(kind):
         if "variable" in item.metadata:
             yield item.name, item
-        else:
+        elif item.default_factory is not MISSING:
             yield from _walk(cast("type", item.default_factory))
 
 
@@ -506,16 +524,17 @@ def _build(kind: type[T], values: _Values) -> T:
     return kind(**_own(kind, values))
 
 
-def _read_file(config: Path | None, environment: Mapping[str, str]) -> Mapping[str, object]:
+def _read_file(config: Path | None, environment: Mapping[str, str]) -> tuple[Path, Mapping[str, object]]:
+    """Return the file's path and what it says."""
     named = config or (Path(environment[f"{PREFIX}CONFIG"]) if environment.get(f"{PREFIX}CONFIG") else None)
     path = named or SYSTEM_CONFIG
     if named is None and not path.exists():
-        return {}
+        return path, {}
     try:
         document = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"configuration file {path}: {error}") from None
-    unknown = set(document) - {spec.key for spec in specs()}
+    unknown = set(document) - {MODELS, *(spec.key for spec in specs())}
     if unknown:
         raise ConfigurationError(f"configuration file {path}: unknown settings: {', '.join(sorted(unknown))}")
-    return document
+    return path, document
