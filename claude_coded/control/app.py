@@ -320,7 +320,10 @@ def _serialize(_: falcon.asgi.Request, resp: falcon.asgi.Response, error: falcon
     kinds = {403: Kind.FORBIDDEN, 404: Kind.NOT_FOUND, 405: Kind.METHOD}
     messages = {404: "there is nothing at this path", 405: "this method is not allowed here"}
     kind = kinds.get(error.status_code, Kind.INVALID if error.status_code < 500 else Kind.INTERNAL)
-    _answer(resp, api.Failure(api.Fault(kind, messages.get(error.status_code) or error.description or error.title)))
+    _answer(
+        resp,
+        api.Failure(api.Fault(kind, messages.get(error.status_code) or error.description or error.title)),
+    )
 
 
 async def _on_coded_error(

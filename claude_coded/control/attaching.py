@@ -33,7 +33,16 @@ from claude_coded.worker import Cli
 
 log = logging.getLogger(__name__)
 
-OWN: Final = ("ANTHROPIC_", "CLAUDE_", "HOME", "IS_SANDBOX", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "TMPDIR")
+OWN: Final = (
+    "ANTHROPIC_",
+    "CLAUDE_",
+    "HOME",
+    "IS_SANDBOX",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "TMPDIR",
+)
 """What a terminal's CLI needs of a worker's environment, by how the names begin."""
 
 
@@ -177,4 +186,3 @@ def _environment(environment: Mapping[str, str], *, secrets: bool) -> dict[str, 
         for name, value in environment.items()
         if name.upper().startswith(OWN) and (secrets or name not in SECRETS)
     }
-

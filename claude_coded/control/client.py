@@ -24,6 +24,8 @@ from claude_coded.control.places import obstacle
 PATIENCE: Final = 5.0
 """Seconds that the daemon may take for an answer that needs no waiting."""
 
+READ_SIZE: Final = 65536
+
 _UCRED: Final = struct.Struct("3i")
 _HEADERS: Final = {"Connection": "close", "Content-Type": "application/json"}
 
@@ -348,7 +350,10 @@ def _now(now: bool) -> dict[str, str]:
 
 
 def _data(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """Yield the data of each server-sent event."""
-    for line in response:
-        if line.startswith(b"data:"):
-            yield line[5:].strip()
+    """Yield the data of each server-sent event. Raises IncompleteRead where the stream breaks off."""
+    unread = b""
+    while piece := response.read1(READ_SIZE):  # readline would take a broken stream for its end
+        *whole, unread = (unread + piece).split(b"\n")
+        for line in whole:
+            if line.startswith(b"data:"):
+                yield line[5:].strip()

@@ -24,7 +24,6 @@ from claude_coded.control.console import (
     complete_request,
     conversation_or_worker,
     document,
-    reason,
 )
 from claude_coded.control.render import counted
 
@@ -43,9 +42,13 @@ SHELLS: Final = ("bash", "zsh", "fish")
 def main() -> None:
     """Show and steer a running claude_coded daemon over its control socket.
 
-    The socket is the one of --socket, else of CLAUDE_CODED_SOCKET, else the first of these that a daemon
-    answers on: $XDG_RUNTIME_DIR/claude-coded/control.sock, /run/claude-coded/control.sock,
-    ~/.local/state/claude-coded/control.sock, and the one of `claude-coded serve --offline`.
+    \b
+    The socket is that of --socket, else of CLAUDE_CODED_SOCKET, else the first
+    of these that a daemon listens on:
+      $XDG_RUNTIME_DIR/claude-coded/control.sock
+      /run/claude-coded/control.sock
+      ~/.local/state/claude-coded/control.sock
+      ~/.local/state/claude-coded/offline/control.sock
 
     An ID is a conversation, TENANT/CONVERSATION where two tenants have one of the same name, or a worker, as
     `w3`. All commands take --json.
@@ -140,9 +143,9 @@ def events(console: Console, follow: bool, since: int | None) -> None:
 @click.option("--once", is_flag=True, help="Print one frame, and end.")
 @click.pass_obj
 def top(console: Console, interval: float, once: bool) -> None:
-    """Watch the workers, the busy ones first; q or Ctrl-C ends it.
+    """Watch the workers in a live view.
 
-    TURN is how long the turn runs, CPU the share of a core that the worker's process tree has used since the
+    The busy ones come first; q or Ctrl-C ends it. TURN is how long the turn runs, CPU the share of a core that the worker's process tree has used since the
     frame before, MEMORY and PROCS are the tree's too. Without a terminal, and with --json, it prints one
     frame, for which it looks twice.
     """
@@ -162,9 +165,9 @@ def top(console: Console, interval: float, once: bool) -> None:
 @click.option("--wait", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="Longest to wait.")
 @click.pass_obj
 def ready(console: Console, wait: float) -> None:
-    """Tell by the exit status whether the daemon is ready.
+    """Tell whether the daemon is ready.
 
-    0: it serves; 1: it does not, or is draining; 3: there is no daemon. With --wait it may still be starting.
+    The exit status says it; 0: it serves; 1: it does not, or is draining; 3: there is no daemon. With --wait it may still be starting.
 
     \b
     Example:
@@ -212,9 +215,9 @@ def config(console: Console) -> None:
 @click.option("--now", is_flag=True, help="Interrupt running turns; else wait for their ends.")
 @click.pass_obj
 def evict(console: Console, names: tuple[str, ...], which: str | None, now: bool) -> None:
-    """Release workers; their conversations go on when they are asked something.
+    """Release workers.
 
-    It returns when the workers are gone. What a conversation has said stays: its next request takes another
+    It returns when they are gone. What a conversation has said stays: its next request takes another
     worker, which resumes the session.
 
     \b
@@ -229,7 +232,7 @@ def evict(console: Console, names: tuple[str, ...], which: str | None, now: bool
         answer, wrong = client.evict_many(which, now=now), False
     else:
         answer, wrong = _evict_each(client, names, now=now)
-    console.show(answer, [f"evicted {it}" for it in answer.evicted] or ["nothing to evict"])
+    console.show(answer, display.evicted(answer))
     if wrong:
         sys.exit(FAILED)
 
@@ -246,7 +249,7 @@ def _evict_each(client: ControlClient, names: tuple[str, ...], *, now: bool) -> 
         except ControlError as error:
             if len(names) == 1:
                 raise
-            click.echo(f"{PROGRAM}: {name}: {reason(error)}", err=True)
+            click.echo(f"{PROGRAM}: {name}: {error}", err=True)
             wrong = True
         else:
             gone += answer.evicted
@@ -454,7 +457,9 @@ def log_level(console: Console, level: str | None) -> None:
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_obj
 def completion(console: Console, shell: str) -> None:
-    """Print what makes a shell complete commands, options and IDs.
+    """Print a shell's completion script.
+
+    It completes commands, options, and the IDs that a running daemon knows.
 
     \b
     bash:  claude-codectl completion bash > ~/.local/share/bash-completion/completions/claude-codectl

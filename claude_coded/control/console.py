@@ -12,7 +12,7 @@ import msgspec
 from click.shell_completion import CompletionItem
 
 from claude_coded.control import display
-from claude_coded.control.api import Kind, worker_number
+from claude_coded.control.api import worker_number
 from claude_coded.control.client import PATIENCE, ControlClient, ControlError, Name, Refused, Unreachable
 from claude_coded.control.places import candidates
 
@@ -76,14 +76,7 @@ class Alone(Failed):
 
 def failed(error: ControlError) -> Failed:
     """Return the end that an error of the client's means."""
-    return (Alone if isinstance(error, Unreachable) else Failed)(reason(error))
-
-
-def reason(error: ControlError) -> str:
-    """Return an error in words; a name that several tenants have comes with what to choose from."""
-    if isinstance(error, Refused) and error.kind == Kind.AMBIGUOUS and error.fault.tenants:
-        return f"{error}: say which tenant's, as TENANT/CONVERSATION: {', '.join(error.fault.tenants)}"
-    return str(error)
+    return (Alone if isinstance(error, Unreachable) else Failed)(str(error))
 
 
 # Options -----------------------------------------------------------------------------------------------

@@ -250,6 +250,12 @@ def _value(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
+def evicted(it: api.Evicted) -> list[str]:
+    """Return the names of what was released."""
+    names = (printable(name.removeprefix(f"{DEFAULT_TENANT}/")) for name in it.evicted)
+    return [f"evicted {name}" for name in names] or ["nothing to evict"]
+
+
 def drained(it: api.Drain) -> str:
     """Return how far a drain has come."""
     parked = f"; {counted(it.parked, 'turn')} with calls of the client's will be rebuilt" if it.parked else ""
