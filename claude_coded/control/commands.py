@@ -145,9 +145,9 @@ def events(console: Console, follow: bool, since: int | None) -> None:
 def top(console: Console, interval: float, once: bool) -> None:
     """Watch the workers in a live view.
 
-    The busy ones come first; q or Ctrl-C ends it. TURN is how long the turn runs, CPU the share of a core that the worker's process tree has used since the
-    frame before, MEMORY and PROCS are the tree's too. Without a terminal, and with --json, it prints one
-    frame, for which it looks twice.
+    The busy ones come first; q or Ctrl-C ends it. TURN is how long the turn runs, CPU the share of a core
+    that the worker's process tree has used since the frame before; MEMORY and PROCS are the tree's too.
+    Without a terminal, and with --json, it prints one frame, for which it looks twice.
     """
     from claude_coded.control.top import Frames, Sample, run  # noqa: PLC0415 - only it needs the terminal
 
@@ -167,7 +167,8 @@ def top(console: Console, interval: float, once: bool) -> None:
 def ready(console: Console, wait: float) -> None:
     """Tell whether the daemon is ready.
 
-    The exit status says it; 0: it serves; 1: it does not, or is draining; 3: there is no daemon. With --wait it may still be starting.
+    The exit status says it; 0: it serves; 1: it does not, or is draining; 3: there is no daemon. With --wait
+    it may still be starting.
 
     \b
     Example:

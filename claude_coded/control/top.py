@@ -108,7 +108,7 @@ def header(sample: Sample) -> list[str]:
     reason = f" ({it.reason})" if it.reason else ""
     asked = f", {it.requests} waiting for permission" if it.requests else ""
     daemon = f"claude_coded {it.version}  {it.address}  up {duration(it.uptime_s)}  {it.state}{reason}"
-    counts = f"queue {it.pool.queued}  conversations {it.hot} hot, {it.stored} stored{asked}"
+    counts = f"queue {it.pool.queued}  hot {it.hot}, stored {it.stored}{asked}"
     return [daemon, f"workers {display.pool(it.pool)}  {counts}"]
 
 

@@ -70,7 +70,7 @@ def serving(path: Path) -> Iterator[Control]:
         def address_string(self) -> str:
             return "unix"
 
-        def log_message(self, format: str, *args: Any) -> None: ...
+        def log_message(self, *_: Any) -> None: ...
 
     with socketserver.ThreadingUnixStreamServer(str(path), Handler) as server:
         server.daemon_threads = True

@@ -70,6 +70,10 @@ def listening(path: Path, handle: Callable[[socket.socket], None]) -> Iterator[N
             thread.join()
 
 
+def silent(over: threading.Event) -> None:
+    over.wait()
+
+
 def answering(data: bytes) -> Callable[[socket.socket], None]:
     def handle(connection: socket.socket) -> None:
         connection.recv(65536)
@@ -168,7 +172,7 @@ def test_who_is_not_let_in_is_told_what_would_help(public: Path) -> None:
 
 def test_who_takes_the_connection_and_says_nothing_is_wedged(tmp_path: Path) -> None:
     path, over = tmp_path / "s", threading.Event()
-    with listening(path, lambda _: over.wait() and None):
+    with listening(path, lambda _: silent(over)):
         client = ControlClient([path], patience=0.05)
         with pytest.raises(Wedged, match=rf"process {os.getpid()}\) does not answer \(waited 0.05 seconds"):
             client.status()
@@ -236,7 +240,7 @@ def test_what_may_take_long_is_waited_for_while_the_daemon_lives(tmp_path: Path)
 
 def test_what_may_take_long_is_not_waited_for_when_the_daemon_is_stuck(tmp_path: Path) -> None:
     over = threading.Event()
-    with listening(tmp_path / "s", lambda _: over.wait() and None):
+    with listening(tmp_path / "s", lambda _: silent(over)):
         with pytest.raises(Wedged):
             ControlClient([tmp_path / "s"], patience=0.05).drain(60)
         over.set()

@@ -7,6 +7,7 @@ from textwrap import dedent
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from claude_coded.control import api, display
 from claude_coded.control.render import (
@@ -59,7 +60,7 @@ def test_a_text_is_cut_to_a_width(text: str, cells: int) -> None:
     shown = printable(text)
     short = cut(shown, cells)
     assert width(short) <= cells
-    assert short == shown or short == "" or (short[-1] == "…" and shown.startswith(short[:-1]))
+    assert short in {shown, ""} or (short[-1] == "…" and shown.startswith(short[:-1]))
 
 
 @given(st.text())
@@ -75,8 +76,10 @@ def test_what_hides_is_written_out() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(-3, "0s"), (0.4, "0s"), (59.9, "59s"), (60, "1m 00s"), (605, "10m"), (3599, "59m"), (3600, "1h 00m")]
-    + [(86399, "23h 59m"), (86400, "1d 0h"), (9e6, "104d 4h")],
+    [
+        *[(-3, "0s"), (0.4, "0s"), (59.9, "59s"), (60, "1m 00s"), (605, "10m"), (3599, "59m")],
+        *[(3600, "1h 00m"), (86399, "23h 59m"), (86400, "1d 0h"), (9e6, "104d 4h")],
+    ],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
@@ -84,8 +87,10 @@ def test_durations(seconds: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0"), (999, "999"), (1000, "1.0k"), (99_949, "99.9k"), (99_950, "100k"), (999_499, "999k")]
-    + [(999_500, "1.0M"), (12_345_678, "12.3M"), (2_000_000_000, "2.0G")],
+    [
+        *[(0, "0"), (999, "999"), (1000, "1.0k"), (99_949, "99.9k"), (99_950, "100k"), (999_499, "999k")],
+        *[(999_500, "1.0M"), (12_345_678, "12.3M"), (2_000_000_000, "2.0G")],
+    ],
 )
 def test_numbers(count: int, text: str) -> None:
     assert number(count) == text
@@ -259,7 +264,7 @@ def test_requests_show_all_of_what_is_asked_and_nothing_that_hides_it() -> None:
         expires_at=NOW + 288,
         always=["Bash(rm:*)"],
     )
-    assert display.requests([request, request], NOW)[:8] == golden(r"""
+    assert display.requests([request], NOW) == golden(r"""
         p1  Bash: rm -rf build\x1b[1A\x1b[2K
           conversation  anna/notes (w2)
           asked         12s ago, denied by itself in 4m 48s
@@ -267,8 +272,7 @@ def test_requests_show_all_of_what_is_asked_and_nothing_that_hides_it() -> None:
           command: rm -rf build \
               dist\x1b[8m
           timeout: 5
-
-    """) + [""]
+    """)
     assert display.requests([], NOW) == ["nothing waits for an answer"]
 
 
@@ -314,11 +318,11 @@ def test_what_was_done() -> None:
 
 
 def test_a_frame_has_the_busy_first_and_the_cpu_since_the_one_before() -> None:
-    before = api.Worker(**{**fields_of(BUSY), "tree": api.Tree(1, 30.0, 4)})
+    before = replace(BUSY, tree=api.Tree(1, 30.0, 4))
     frames = Frames(Sample(NOW - 2, STATUS, [before]))
     assert frames.frame(Sample(NOW, STATUS, [SPARE, IDLE, BUSY])) == golden("""
         claude_coded 0.1.0  http://127.0.0.1:3000  up 2h 03m  ok
-        workers 3 of 5: 1 busy, 1 idle, 1 spare  queue 2  conversations 2 hot, 14 stored, 1 waiting for permission
+        workers 3 of 5: 1 busy, 1 idle, 1 spare  queue 2  hot 2, stored 14, 1 waiting for permission
 
         WORKER  STATE  CONVERSATION    TURN  TURNS    IN   OUT    COST   MEMORY  CPU  PROCS  DOING
         w3      busy   fix-the-parser   41s      7  182k  4.2k   $0.42  412 MiB  75%      4  Bash
@@ -332,9 +336,5 @@ def test_an_empty_pool_has_a_frame() -> None:
 
 
 def test_shares_of_a_tree_that_lost_a_process_are_none() -> None:
-    less = api.Worker(**{**fields_of(BUSY), "tree": api.Tree(1, 3.0, 1)})
+    less = replace(BUSY, tree=api.Tree(1, 3.0, 1))
     assert shares(Sample(0, STATUS, [BUSY]), Sample(1, STATUS, [less, SPARE])) == {"w3": 0.0}
-
-
-def fields_of(worker: api.Worker) -> dict[str, object]:
-    return {name: getattr(worker, name) for name in worker.__struct_fields__}
