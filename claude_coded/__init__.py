@@ -12,7 +12,8 @@ Layers; a row sees only the rows below it (checked by import-linter):
     running                                 a turn: asked, told, recorded, concluded
     planning                                how it gets at its history, and a worker that suits
     pool                                    the shell around the scheduler
-    worker | store | fetch                  one CLI process | conversations in SQLite | images by URL
+    worker | store | fetch | permissions    one CLI process | conversations in SQLite | images by URL |
+                                            what waits for an operator's leave
     ask | process                           what a turn writes, and its events | a child and its pipes
     activity | stopping | claude | openai | history | models | scheduler
                                             pure: no I/O, no clock, no randomness

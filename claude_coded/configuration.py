@@ -38,14 +38,22 @@ class Change:
     changed: tuple[str, ...]
     restart: tuple[str, ...]
 
+    def with_changed(self, name: str) -> "Change":
+        """Return the same, with something else that has changed."""
+        return replace(self, changed=(*self.changed, name))
+
 
 def change(old: Settings, new: Settings) -> Change:
     """Return what a running daemon can take over of new settings; the others stay, and are named."""
     values = dict(each(new))
     differing = [spec for spec, value in each(old) if values[spec] != value]
-    kept = {spec.variable for spec in differing if spec.restart}
-    changed = tuple(spec.variable for spec in differing if not spec.restart)
-    return Change(_keep(old, new, kept), changed, tuple(spec.variable for spec in differing if spec.restart))
+    restart = tuple(spec.variable for spec in differing if spec.restart)
+    wanted = Change(
+        _keep(old, new, set(restart)),
+        tuple(spec.variable for spec in differing if not spec.restart),
+        restart,
+    )
+    return wanted.with_changed("models") if old.models != new.models else wanted
 
 
 def each(settings: object) -> Iterator[tuple[Spec, Any]]:

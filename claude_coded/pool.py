@@ -8,15 +8,18 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from math import inf
 from typing import Any
 
 from claude_coded import scheduler as s
 from claude_coded.claude.launch import Launch
+from claude_coded.claude.permits import Permit, denied
 from claude_coded.claude.protocol import Limits
 from claude_coded.errors import CodedError, Draining, Evicted, Held, QueueFull, WorkerStartFailed
 from claude_coded.events import Events
+from claude_coded.permissions import Desk
 from claude_coded.turn import ConversationKey
 from claude_coded.worker import Cli, Watch, Worker
 
@@ -58,22 +61,28 @@ class Admission:
 
 
 class Pool:
-    """The workers. `models` is called with the CLI's model list when it is heard, `events` told what happens."""
+    """The workers. `models` is called with the CLI's model list when it is heard.
+
+    What workers want to be allowed comes to the `desk`; `events` are told what happens.
+    """
 
     def __init__(
         self,
         limits: s.Limits,
         cli: Cli,
         spare: Launch,
+        *,
         models: Callable[[list[dict[str, Any]]], None],
+        desk: Desk,
         events: Events,
     ) -> None:
+        self.desk = desk
         self._scheduler = s.Scheduler(limits, spare)
         self._cli = cli
         self._first_spare = spare
         self._models = models
         self._events = events
-        self._watch = Watch(self._exited, self._stirred, self._heard)
+        self._watch = Watch(self._exited, self._stirred, self._asked, self._cancelled, self._heard)
         self._workers: dict[int, Worker] = {}
         self._tickets = count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
@@ -214,6 +223,11 @@ class Pool:
         await self._workers[view.id].gone()
         return True
 
+    async def gone(self, number: int) -> None:
+        """Wait until a worker's process has ended."""
+        if (worker := self._workers.get(number)) is not None:
+            await worker.gone()
+
     def drain(self) -> None:
         """Take nothing new."""
         self.post(s.DrainRequested())
@@ -233,8 +247,11 @@ class Pool:
         self.drain()
         if self._timer is not None:
             self._timer.cancel()
+        for number in self._workers:
+            self.desk.withdraw(number)
         await asyncio.gather(*(worker.stop() for worker in self._workers.values()))
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.desk.settle()
 
     # Events in, actions out ----------------------------------------------------------------------------
 
@@ -292,6 +309,7 @@ class Pool:
             case s.Stop(number, reason):
                 log.debug("stopping a worker", extra={"worker": number, "reason": reason.value})
                 self._events.tell("worker.stopping", worker=f"w{number}", reason=reason.value)
+                self.desk.withdraw(number)
                 self._run(self._workers[number].stop())
 
     def _resolve(self, ticket: int, grant: Lease | None) -> None:
@@ -352,6 +370,7 @@ class Pool:
         if failed:
             self._note_failure(worker, worker.death.message)
         self._workers.pop(worker.id, None)
+        self.desk.withdraw(worker.id)
         view = self._scheduler.workers.get(worker.id)
         self._events.tell("worker.exited", worker=f"w{worker.id}", status=worker.status, failed=failed)
         self.post(s.WorkerExited(worker.id, failed=failed))
@@ -369,6 +388,16 @@ class Pool:
 
     def _stirred(self, worker: Worker, pending: bool) -> None:
         self.post(s.WorkerStirred(worker.id, pending))
+
+    def _asked(self, worker: Worker, permit: Permit) -> None:
+        view = self._scheduler.workers.get(worker.id)
+        if view is None or view.conversation is None:
+            worker.permit(permit.asked, denied("This process is about to end."))
+            return
+        self.desk.ask(permit, view.conversation, worker.id, partial(worker.permit, permit.asked))
+
+    def _cancelled(self, worker: Worker, asked: str) -> None:
+        self.desk.withdraw(worker.id, asked)
 
     def _set_timer(self) -> None:
         if self._timer is not None:

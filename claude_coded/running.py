@@ -424,6 +424,7 @@ class Run:
                 kind, reason=end.reason.value, input=used.input, output=used.output, cost_usd=used.cost_usd
             )
             recorded.set_result(None)
+            self._say("turn finished", lease, reason=end.reason.value, output=end.usage.output)
         except CodedError as error:
             self._complain("a turn could not be recorded", error)
             self._tell_failure(error)
@@ -508,11 +509,15 @@ class Run:
         try:
             await self._runs.store.give_up(self.request.key, "".join(self._seen))
             keep = await lease.worker.abandon()
+            self._say("turn given up", lease)
         except CodedError as error:
             self._complain("what a client saw of its answer could not be recorded", error)
         finally:
             lease.give_back(keep=keep)
             self.done.set()
+
+    def _say(self, message: str, lease: Lease, **more: object) -> None:
+        log.info(message, extra={"conversation": self.request.key.id, "worker": lease.worker.id, **more})
 
     def _complain(self, message: str, error: CodedError) -> None:
         log.warning(message, extra={"conversation": self.request.key.id, "error": error.message})

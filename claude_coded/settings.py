@@ -20,7 +20,7 @@ PREFIX = "CLAUDE_CODED_"
 SYSTEM_CONFIG = Path("/etc/claude-coded/config.toml")
 MODELS = "models"
 """The file's key for tables of models."""
-PERMISSION_MODES = ("bypassPermissions", "acceptEdits", "plan", "dontAsk")
+PERMISSION_MODES = ("bypassPermissions", "acceptEdits", "ask", "plan", "dontAsk")
 
 T = TypeVar("T")
 Parser = Callable[[str], Any]
@@ -41,6 +41,12 @@ def _seconds(text: str) -> float:
     if value < 0:
         raise ValueError("must not be negative")
     return value / 1000
+
+
+def _some_seconds(text: str) -> float:
+    if (seconds := _seconds(text)) == 0:
+        raise ValueError("must be more than 0")
+    return seconds
 
 
 def _bool(text: str) -> bool:
@@ -128,6 +134,18 @@ def default_state_dir(environment: Mapping[str, str]) -> Path:
         return Path(directory.split(":")[0])
     base = environment.get("XDG_STATE_HOME") or Path.home() / ".local/state"
     return Path(base) / "claude-coded"
+
+
+def key_credential(environment: Mapping[str, str]) -> str | None:
+    """Return the model's key from systemd's credential. Raises ConfigurationError if it cannot be read."""
+    directory = environment.get("CREDENTIALS_DIRECTORY")
+    file = Path(directory) / "anthropic-api-key" if directory else None
+    if file is None or not file.exists():
+        return None
+    try:
+        return file.read_text().strip() or None
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"the model's key in {file}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +260,13 @@ class TurnSettings:
         "A worker that waits for what a client's tools return this long is released; 0: never.",
         unit="ms",
     )
+    permission_timeout: float = setting(
+        f"{PREFIX}PERMISSION_TIMEOUT_MS",
+        _some_seconds,
+        300.0,
+        "What Claude asks to be allowed in mode ask is denied when nobody has answered for this long.",
+        unit="ms",
+    )
     drain_timeout: float = setting(
         f"{PREFIX}DRAIN_TIMEOUT_MS", _seconds, 60.0, "How long running turns may go on at a stop.", unit="ms"
     )
@@ -294,7 +319,7 @@ class ClaudeSettings:
     api_key: str | None = setting(
         "ANTHROPIC_API_KEY",
         str,
-        None,
+        key_credential,
         "The model's key; else any login that the CLI has itself.",
         secret=True,
     )
@@ -302,13 +327,13 @@ class ClaudeSettings:
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """What the daemon says on stderr."""
+    """What the daemon says, on stderr or to the journal."""
 
     format: str = setting(
         f"{PREFIX}LOG_FORMAT",
-        _choice("auto", "text", "json"),
+        _choice("auto", "text", "json", "journal"),
         "auto",
-        "text, json, or auto: text on a terminal, else json.",
+        "text, json, journal, or auto: journal under systemd, text on a terminal, else json.",
         restart=True,
     )
     level: str = setting(

@@ -81,7 +81,7 @@ class PoolCounts(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
-    """`GET /v1/status`. `state` is ok, draining or unhealthy; `reason` says why it is unhealthy."""
+    """`GET /v1/status`. `state` is ok, starting, stopping, draining or, for a `reason`, unhealthy."""
 
     state: str
     version: str
@@ -213,7 +213,7 @@ class Setting(Struct, frozen=True):
 
 
 class Event(Struct, frozen=True):
-    """Something that happened. Events are numbered with no gaps; `missed` counts those lost before this one."""
+    """Something that happened. Numbers have no gaps; `missed` counts the events lost before this one."""
 
     number: int
     at: float

@@ -49,6 +49,13 @@ def test_the_chat_profile_has_no_tools_and_reads_no_files() -> None:
     assert "--tools" not in arguments(AGENT, "s")
 
 
+def test_in_mode_ask_the_cli_asks_its_host() -> None:
+    args = arguments(replace(AGENT, permission_mode="ask"), "s")
+    assert args[args.index("--permission-mode") + 1] == "default"
+    assert args[args.index("--permission-prompt-tool") + 1] == "stdio"
+    assert "--permission-prompt-tool" not in arguments(AGENT, "s")
+
+
 def test_tools_and_servers_of_a_profile() -> None:
     servers = McpFile(Path("/c/mcp.json"), ("notes", "web"), "digest")
     args = arguments(replace(AGENT, tools=("Read", "Grep"), mcp=servers), "s")

@@ -1107,10 +1107,10 @@ def test_renewal_ends_the_pause_after_failed_starts() -> None:
     bench = Bench()
     bench.ask("a")
     bench.send(WorkerExited(1, failed=True))
-    ticket, actions = bench.ask("b")
+    _, actions = bench.ask("b")
     assert [type(action) for action in actions] == [Reject]
     bench.send(Configured(Limits(2), AGENT, renew=True))
-    ticket, actions = bench.ask("c")
+    _, actions = bench.ask("c")
     assert [type(action) for action in actions] == [Spawn]
 
 

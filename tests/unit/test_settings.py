@@ -49,6 +49,7 @@ def test_times_are_milliseconds_outside_and_seconds_inside() -> None:
         ("CLAUDE_CODED_TOOL_ACTIVITY", "everywhere"),
         ("CLAUDE_CODED_ALLOW_NO_KEYS", "maybe"),
         ("CLAUDE_CODED_PERMISSION_MODE", "yolo"),
+        ("CLAUDE_CODED_PERMISSION_TIMEOUT_MS", "0"),
     ],
 )
 def test_a_bad_value_is_named_with_where_it_came_from(variable: str, value: str) -> None:
@@ -82,6 +83,17 @@ def test_keys_come_from_the_setting_the_file_and_the_credential(tmp_path: Path) 
     }
     settings = load({}, environment)
     assert read_keys(settings.access, environment) == {"joe": "k3", "ann": "k2", "bot": "k4"}
+
+
+def test_the_models_key_comes_from_the_credential_where_nothing_else_gives_it(tmp_path: Path) -> None:
+    environment = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert load({}, environment).claude.api_key is None
+    (tmp_path / "anthropic-api-key").write_text("sk-1\n")
+    assert load({}, environment).claude.api_key == "sk-1"
+    assert load({}, {**environment, "ANTHROPIC_API_KEY": "sk-2"}).claude.api_key == "sk-2"
+    (tmp_path / "anthropic-api-key").write_bytes(b"\xff")
+    with pytest.raises(ConfigurationError, match="anthropic-api-key"):
+        load({}, environment)
 
 
 def test_the_state_directory() -> None:

@@ -255,6 +255,30 @@ def test_turns_of_the_first_schema_get_the_session_that_holds_them(tmp_path: Pat
     with_store(tmp_path, use)
 
 
+def test_rules_stay_with_their_conversation(tmp_path: Path) -> None:
+    other = ConversationKey("other", "c")
+
+    async def allow(store: Store) -> None:
+        assert await store.rules(KEY) == frozenset()
+        await store.add_rule(KEY, "Bash 1")  # nobody to keep it for: it was forgotten meanwhile
+        for key in (KEY, other):
+            await store.begin(replace(CONVERSATION, key=key))
+        for rule in ("Bash 1", "Bash 2", "Bash 1"):
+            await store.add_rule(KEY, rule)
+
+    async def see(store: Store) -> None:
+        assert await store.rules(KEY) == {"Bash 1", "Bash 2"}
+        assert await store.rules(other) == frozenset()
+        await store.begin(replace(CONVERSATION, session="s2"))
+        assert await store.rules(KEY) == {"Bash 1", "Bash 2"}
+        await store.purge(KEY)
+        await store.begin(CONVERSATION)
+        assert await store.rules(KEY) == frozenset()
+
+    with_store(tmp_path, allow)
+    with_store(tmp_path, see)
+
+
 def test_tenants_do_not_see_each_other(tmp_path: Path) -> None:
     other = ConversationKey("other", "c")
 
