@@ -6,12 +6,14 @@ sees what the client said, once, in order, nearly always in a process that is al
 Layers; a row sees only the rows below it (checked by import-linter):
 
     daemon                                  the object graph, its start and its stop; the command line
+    check                                   what keeps the daemon from working, in words
     http | offline                          the API on TCP | a scripted Messages API, to try and test with
     service                                 what HTTP sees: conversations found, turns run
     running                                 a turn: asked, told, recorded, concluded
     planning                                how it gets at its history, and a worker that suits
     pool                                    the shell around the scheduler
-    worker | store | fetch                  one CLI process | conversations in SQLite | images by URL
+    worker | store | fetch | permissions    one CLI process | conversations in SQLite | images by URL |
+                                            what waits for an operator's leave
     ask | process                           what a turn writes, and its events | a child and its pipes
     cgroups                                 where a worker's processes are, and their end
     activity | stopping | claude | openai | history | models | scheduler
@@ -19,6 +21,7 @@ Layers; a row sees only the rows below it (checked by import-linter):
     turn                                    the vocabulary between the two sides
     listener | logs | systemd               our own sockets in Granian | logging | messages to systemd
     settings
+    profiles                                models of the operator's, as the TOML file describes them
     errors
 
 Who decides what:

@@ -1,6 +1,6 @@
 """`python -m claude_coded` is `claude-coded`."""
 
-from claude_coded.daemon import main
+from claude_coded.command_line import main
 
 if __name__ == "__main__":
     main()

@@ -16,11 +16,12 @@ PLACES: Final[Mapping[str, type[TextDelta | ReasoningDelta]]] = {
 class Activity:
     """Puts tool use into words, each on a line of its own; `where` is content, reasoning or off.
 
-    `used` counts the calls.
+    `used` counts the calls; `doing` names the tool that was called last, until something follows.
     """
 
     where: str
     used: int = 0
+    doing: str = ""
     _at_line_start: bool = True
 
     def show(self, events: Iterable[TurnEvent]) -> list[AnswerEvent]:
@@ -30,9 +31,11 @@ class Activity:
         for event in events:
             if isinstance(event, ToolActivity):
                 self.used += event.failure is None
+                self.doing = event.name if event.failure is None else ""
                 if place is not None:
                     shown.append(place(self._say(event)))
                 continue
+            self.doing = ""
             if place is not None and isinstance(event, place):
                 self._at_line_start = event.text.endswith("\n")
             shown.append(event)

@@ -1,55 +1,43 @@
-"""`claude-coded`: builds the object graph, starts it, stops it."""
+"""The daemon: its object graph, the order of its start and of its stop, and its reload."""
 
 import asyncio
 import contextlib
-import gc
-import ipaddress
 import logging
 import os
 import shutil
-import signal
 import socket
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
-
-import click
+from typing import Final
 
 from claude_coded import __version__, logs
-from claude_coded.cgroups import GroupLimits, take_over
-from claude_coded.claude.launch import (
-    MINIMUM_VERSION,
-    SANDBOX_HINT,
-    die_with_parent,
-    environment,
-    find_binary,
-    parse_version,
-    projects_directory,
-    scratch_directory,
-)
+from claude_coded.cgroups import GroupLimits, Groups, limited, take_over
+from claude_coded.claude.launch import die_with_parent, environment, projects_directory, scratch_directory
+from claude_coded.configuration import Change, Source, change
+from claude_coded.control import api
+from claude_coded.control.app import Controls, create_control_app
+from claude_coded.control.terminals import Terminals
+from claude_coded.control.views import Identity
 from claude_coded.errors import ConfigurationError
-from claude_coded.http.app import create_app
+from claude_coded.events import Events
+from claude_coded.http.app import Api
 from claude_coded.http.resources import About
-from claude_coded.listener import Listener, bind_tcp
+from claude_coded.listener import App, Listener, bind_tcp, bind_unix
 from claude_coded.models import AGENT, Models
 from claude_coded.offline import OfflineModel
+from claude_coded.operations import Operations
+from claude_coded.permissions import Desk
+from claude_coded.plan import Plan, cli_version
 from claude_coded.planning import launch_of
 from claude_coded.pool import Pool
 from claude_coded.scheduler import Limits
 from claude_coded.service import TurnService
-from claude_coded.settings import Settings, Spec, load, read_keys, specs
+from claude_coded.settings import Settings
 from claude_coded.store import Store
-from claude_coded.systemd import (
-    Inherited,
-    Notifier,
-    attended,
-    extending,
-    inherited_sockets,
-    watchdog_interval,
-)
+from claude_coded.systemd import Notifier, attended, extending, watchdog_interval
 from claude_coded.worker import Cli
 
 log = logging.getLogger(__name__)
@@ -60,102 +48,53 @@ HANDOVER: Final = 0.25
 STOP_GRACE: Final = 15.0
 """Seconds that workers may take to end, after the turns."""
 
-VERSION_TIMEOUT: Final = 20.0
-"""Seconds that `claude --version` may take."""
+STARTING: Final = "starting"
+SERVING: Final = ""
+STOPPING: Final = "stopping"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What a daemon is to be, checked before anything is touched."""
+class Graph:
+    """What a daemon is made of. `base` is the environment that workers' are made of."""
 
-    settings: Settings
-    keys: Mapping[str, str]
-    environment: Mapping[str, str]
-    binary: Path
-    offline: bool
-    tcp: socket.socket | None = None  # handed over by systemd
-
-    @classmethod
-    def make(
-        cls,
-        settings: Settings,
-        environment: Mapping[str, str],
-        *,
-        offline: bool,
-        inherited: Sequence[Inherited] = (),
-    ) -> "Plan":
-        """Check settings against each other and the machine. Raises ConfigurationError."""
-        if offline:
-            settings, environment = for_offline(settings, environment)
-        keys = read_keys(settings.access, environment)
-        tcp = inherited_tcp(inherited)
-        host = tcp.getsockname()[0] if tcp is not None else settings.server.host
-        if not keys and not settings.access.allow_no_keys and not is_loopback(host):
-            named = "the address of systemd's socket," if tcp is not None else "HOST"
-            raise ConfigurationError(
-                f"{named} {host} is not loopback and no API keys are set: whoever reaches it "
-                "gets a shell here. Set CLAUDE_CODED_API_KEYS, or CLAUDE_CODED_ALLOW_NO_KEYS=1"
-            )
-        bypass = settings.claude.permission_mode == "bypassPermissions"
-        if bypass and os.geteuid() == 0 and environment.get("IS_SANDBOX") != "1":
-            raise ConfigurationError(SANDBOX_HINT)
-        if not settings.claude.workspace.is_dir():
-            raise ConfigurationError(f"WORKSPACE_DIR {settings.claude.workspace} is not a directory")
-        binary = find_binary(settings.claude.binary, shutil.which)
-        return cls(settings, keys, environment, binary, offline, tcp)
-
-
-def inherited_tcp(inherited: Sequence[Inherited]) -> socket.socket | None:
-    """Return the TCP socket among those that were handed over. Raises ConfigurationError if there are two."""
-    found = [item.socket for item in inherited if not item.is_unix]
-    if len(found) > 1:
-        places = ", ".join(str(sock.getsockname()) for sock in found)
-        raise ConfigurationError(f"one TCP socket can be served, systemd hands over {len(found)}: {places}")
-    return found[0] if found else None
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def for_offline(settings: Settings, environment: Mapping[str, str]) -> tuple[Settings, Mapping[str, str]]:
-    """Return settings and environment in which nothing mixes with real conversations or a real login."""
-    state = settings.state_dir / "offline"
-    home = state / "home"
-    kept = {
-        name: value for name, value in environment.items() if not name.startswith(("ANTHROPIC_", "CLAUDE_"))
-    }
-    kept |= {"HOME": str(home), "IS_SANDBOX": "1", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
-    claude = replace(settings.claude, api_key="sk-ant-offline")
-    return replace(settings, state_dir=state, claude=claude), kept
+    base: Mapping[str, str]
+    cli: Cli
+    events: Events
+    store: Store
+    desk: Desk
+    models: Models
+    pool: Pool
+    service: TurnService
+    api: Api
 
 
 class Daemon:
-    """All parts, in the order of their start."""
+    """All parts, in the order of their start. `source` is where a reload reads the settings again."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, source: Source) -> None:
         self._plan = plan
+        self._source = source
+        self._settings = source.load()  # as they are written; the plan's may be those of an offline daemon
         self._stopping = asyncio.Event()
         self._notifier = Notifier(plan.environment)
+        self._groups = take_over()
+        self._phase = STARTING
+        self._graph: Graph | None = None
 
     async def run(self) -> None:
         """Serve until told to stop. Raises ConfigurationError, OSError."""
-        settings = self._plan.settings
-        sock = self._plan.tcp or bind_tcp(settings.server.host, settings.server.port)
         async with contextlib.AsyncExitStack() as stack:
-            stack.callback(sock.close)
+            tcp, control = self._sockets(stack)
             base = dict(self._plan.environment)
             if self._plan.offline:
                 base["ANTHROPIC_BASE_URL"] = await stack.enter_async_context(offline_model(base))
-            store = Store(settings.state_dir)
+            store = Store(self._plan.settings.state_dir)
             await store.open()
             stack.push_async_callback(store.close)
             version = await cli_version(self._plan.binary, store)
-            await self._serve(sock, self._service(store, base), version)
+            about = About(__version__, version, time.time(), time.time)
+            self._graph = graph = self._build(store, base, about)
+            await self._serve(graph, Listener(graph.api, tcp), control, about)
 
     def stop(self) -> None:
         """Begin to stop; a second time, stop at once."""
@@ -163,76 +102,197 @@ class Daemon:
             os._exit(1)
         self._stopping.set()
 
-    def _service(self, store: Store, base: Mapping[str, str]) -> TurnService:
-        settings = self._plan.settings
-        turns, claude = settings.turns, settings.claude
-        cli = Cli(
-            self._plan.binary,
-            environment(base, api_key=claude.api_key, retries=turns.upstream_retries),
-            turns.upstream_retries,
-            die_with_parent(shutil.which),
-            take_over(GroupLimits(settings.pool.worker_memory, settings.pool.worker_tasks)),
-        )
-        limits = Limits(
-            settings.pool.size,
-            settings.pool.spares,
-            settings.pool.idle_timeout,
-            settings.pool.queue_size,
-            settings.pool.queue_timeout,
-            turns.park_timeout,
-        )
-        models = Models()
-        pool = Pool(limits, cli, launch_of(AGENT, settings), models.learn)
-        traces = projects_directory(cli.environment), scratch_directory(cli.environment, os.getuid())
-        return TurnService(store, pool, models, settings, traces=traces, wall=time.time)
+    def _sockets(self, stack: contextlib.AsyncExitStack) -> tuple[socket.socket, socket.socket]:
+        """Return the listening sockets, which nobody else can have from now on."""
+        plan, server = self._plan, self._plan.settings.server
+        tcp = plan.handed.tcp or bind_tcp(server.host, server.port)
+        stack.callback(tcp.close)
+        if (control := plan.handed.control) is None:
+            control = bind_unix(plan.control, plan.settings.control.group)
+            stack.callback(plan.control.unlink, missing_ok=True)
+        stack.callback(control.close)
+        return tcp, control
 
-    async def _serve(self, sock: socket.socket, service: TurnService, version: str) -> None:
+    def _build(self, store: Store, base: Mapping[str, str], about: About) -> Graph:
         settings = self._plan.settings
-        about = About(__version__, version, time.time(), time.time)
-        listener = Listener(create_app(service, settings, self._plan.keys, about), sock)
-        service.pool.start()
-        serving = asyncio.ensure_future(listener.serve())
-        housekeeping = asyncio.ensure_future(service.housekeeping())
-        try:
-            await listener.started()
-            log.info(
-                "serving",
-                extra={
-                    "address": listener.address,
-                    "claude": version,
-                    "workspace": settings.claude.workspace,
-                },
-            )
-            async with self._attended(service.pool):
-                stop = asyncio.ensure_future(self._stopping.wait())
-                await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
-                log.info("stopping")
-                await self._drain(service, listener)
-        finally:
-            housekeeping.cancel()
-            await service.pool.close()
-            await service.settle()
-            listener.stop()
-            await serving
+        cli, events, models = self._cli(base), Events(time.time), Models(settings.models)
+        desk = Desk(
+            store,
+            timeout=lambda: self._plan.settings.turns.permission_timeout,
+            wall=time.time,
+            tell=lambda kind, fields: events.tell(kind, **fields),
+        )
+        pool = Pool(
+            limits(settings), cli, launch_of(AGENT, settings), models=models.learn, desk=desk, events=events
+        )
+        traces = projects_directory(cli.environment), scratch_directory(cli.environment, os.getuid())
+        service = TurnService(store, pool, models, settings, events, traces=traces, wall=time.time)
+        http = Api(service, self._plan.keys, about)
+        return Graph(base, cli, events, store, desk, models, pool, service, http)
+
+    def _cli(self, base: Mapping[str, str]) -> Cli:
+        retries = self._plan.settings.turns.upstream_retries
+        given = environment(base, api_key=self._plan.settings.claude.api_key, retries=retries)
+        return Cli(self._plan.binary, given, retries, die_with_parent(shutil.which), self._limited_groups())
+
+    def _limited_groups(self) -> Groups | None:
+        pool = self._plan.settings.pool
+        return limited(self._groups, GroupLimits(pool.worker_memory, pool.worker_tasks))
+
+    # Start and stop ------------------------------------------------------------------------------------
+
+    async def _serve(self, graph: Graph, http: Listener, control: socket.socket, about: About) -> None:
+        graph.pool.start()
+        async with self._controlled(graph, control, http.address, about):
+            serving = asyncio.ensure_future(http.serve())
+            housekeeping = asyncio.ensure_future(graph.service.housekeeping())
+            try:
+                await http.started()
+                self._note_serving(http.address, about)
+                async with self._attended(graph.pool):
+                    stop = asyncio.ensure_future(self._stopping.wait())
+                    await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
+                    await self._drain(graph.service, http)
+            finally:
+                housekeeping.cancel()
+                await graph.pool.close()
+                await graph.service.settle()
+                http.stop()
+                await serving
         log.info("stopped")
+
+    def _note_serving(self, address: str, about: About) -> None:
+        self._phase = SERVING
+        told = {
+            "address": address,
+            "claude": about.claude_version,
+            "workspace": self._plan.settings.claude.workspace,
+            "control": self._socket,
+        }
+        log.info("serving", extra=told)
+
+    @contextlib.asynccontextmanager
+    async def _controlled(
+        self, graph: Graph, sock: socket.socket, address: str, about: About
+    ) -> AsyncIterator[None]:
+        """Serve the control socket while the context lasts."""
+        place = str(sock.getsockname())  # as connections tell it: not always the path
+        identity = Identity(
+            about.version, about.claude_version, os.getpid(), address, self._socket, about.started
+        )
+        operations = Operations(graph.service, graph.events)
+        projects = projects_directory(graph.cli.environment)
+        terminals = Terminals(graph.service, operations, graph.cli, projects, place)
+        controls = Controls(
+            place=place,
+            service=graph.service,
+            operations=operations,
+            desk=graph.desk,
+            events=graph.events,
+            identity=identity,
+            terminals=terminals,
+            phase=lambda: self._phase,
+            reload=self.reload,
+            config=self._describe,
+            log_level=logs.level,
+            set_log_level=logs.set_level,
+        )
+        async with listening(create_control_app(controls), sock):
+            try:
+                yield
+            finally:
+                terminals.close()
+                graph.events.close()
 
     @contextlib.asynccontextmanager
     async def _attended(self, pool: Pool) -> AsyncIterator[None]:
         """Tell systemd that the daemon serves, how it does, and that it stops."""
         interval = watchdog_interval(self._plan.environment, os.getpid())
-        async with attended(self._notifier, interval, pool.beat, lambda: status_line(pool)):
+        async with attended(self._notifier, interval, pool.beat, partial(status_line, pool)):
             self._notifier.ready()
             yield
 
     async def _drain(self, service: TurnService, listener: Listener) -> None:
+        log.info("stopping")
+        self._phase = STOPPING
         seconds = self._plan.settings.turns.drain_timeout
         self._notifier.stopping()
-        if self._plan.tcp is not None:
+        if self._plan.handed.tcp is not None:
             # Whoever connects from now on waits for the next daemon; who has connected is still served.
             listener.stop()
             await asyncio.sleep(HANDOVER)
         with extending(self._notifier, seconds + STOP_GRACE):
             await service.drain(seconds)
+
+    @property
+    def _socket(self) -> str:
+        handed = self._plan.handed.control
+        return str(handed.getsockname() if handed is not None else self._plan.control)
+
+    # Reload --------------------------------------------------------------------------------------------
+
+    def reload_soon(self) -> None:
+        """Reload, as SIGHUP wants it: what is wrong is logged."""
+        task = asyncio.get_running_loop().create_task(self._reload_logged())
+        task.add_done_callback(lambda done: done.exception())
+
+    async def _reload_logged(self) -> None:
+        with contextlib.suppress(ConfigurationError):  # logged already
+            await self.reload()
+
+    async def reload(self) -> Change:
+        """Go on with the settings as they are written now; no turn is dropped.
+
+        Raises ConfigurationError, and nothing has changed then.
+        """
+        if self._graph is None or self._phase != SERVING:
+            raise ConfigurationError("the daemon is starting or stopping")
+        self._notifier.reloading()
+        try:
+            return self._reload(self._graph)
+        except ConfigurationError as error:
+            log.error("the new configuration is bad, the old one stays", extra={"error": str(error)})  # noqa: TRY400
+            raise
+        finally:
+            self._notifier.ready()
+
+    def _reload(self, graph: Graph) -> Change:
+        written = self._source.load()
+        self._check(written)
+        wanted = change(self._settings, written)
+        plan = self._check(wanted.settings)
+        if plan.keys != self._plan.keys:
+            wanted = wanted.with_changed("API keys")
+        self._settings, self._plan = wanted.settings, plan
+        logs.set_level(plan.settings.logs.level)
+        graph.models.configure(plan.settings.models)
+        graph.service.configure(plan.settings)
+        graph.api.configure(plan.settings, plan.keys)
+        graph.pool.configure(limits(plan.settings), self._cli(graph.base), launch_of(AGENT, plan.settings))
+        told = {"changed": list(wanted.changed), "restart": list(wanted.restart)}
+        graph.events.tell("settings.reloaded", **told)
+        log.info("reloaded", extra=told)
+        return wanted
+
+    def _check(self, settings: Settings) -> Plan:
+        plan = self._plan
+        return Plan.make(settings, self._source.environment, offline=plan.offline, handed=plan.handed)
+
+    def _describe(self) -> list[api.Setting]:
+        described = self._source.describe(self._plan.settings)
+        return [api.Setting(spec.variable, value, place, spec.restart) for spec, value, place in described]
+
+
+def limits(settings: Settings) -> Limits:
+    """Return the pool's limits."""
+    return Limits(
+        settings.pool.size,
+        settings.pool.spares,
+        settings.pool.idle_timeout,
+        settings.pool.queue_size,
+        settings.pool.queue_timeout,
+        settings.turns.park_timeout,
+    )
 
 
 def status_line(pool: Pool) -> str:
@@ -255,11 +315,9 @@ def status_line(pool: Pool) -> str:
 
 
 @contextlib.asynccontextmanager
-async def offline_model(base: Mapping[str, str]) -> AsyncIterator[str]:
-    """Serve the scripted model on a free loopback port while the context lasts; yields its URL."""
-    Path(base["HOME"]).mkdir(parents=True, exist_ok=True, mode=0o700)
-    sock = bind_tcp("127.0.0.1", 0)
-    listener = Listener(OfflineModel(), sock)
+async def listening(app: App, sock: socket.socket) -> AsyncIterator[str]:
+    """Serve an app on a socket while the context lasts; yields its address."""
+    listener = Listener(app, sock)
     serving = asyncio.ensure_future(listener.serve())
     try:
         await listener.started()
@@ -267,137 +325,11 @@ async def offline_model(base: Mapping[str, str]) -> AsyncIterator[str]:
     finally:
         listener.stop()
         await serving
-        sock.close()
 
 
-async def cli_version(binary: Path, store: Store) -> str:
-    """Return the CLI's version, remembered by the file's identity. Raises ConfigurationError if too old."""
-    stat = binary.resolve().stat()
-    identity = [str(binary.resolve()), stat.st_size, stat.st_mtime_ns]
-    known = await store.fact("cli")
-    if not known or known["identity"] != identity:
-        known = {"identity": identity, "version": await ask_version(binary)}
-        await store.remember("cli", known)
-    version: str = known["version"]
-    if parse_version(version) < MINIMUM_VERSION:
-        least = ".".join(map(str, MINIMUM_VERSION))
-        raise ConfigurationError(f"Claude Code {version or '?'} at {binary} is too old: {least} is needed")
-    return version
-
-
-async def ask_version(binary: Path) -> str:
-    """Return what `claude --version` says. Raises ConfigurationError."""
-    process = await asyncio.create_subprocess_exec(
-        binary,
-        "--version",
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(VERSION_TIMEOUT):
-            out, err = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        raise ConfigurationError(f"{binary} --version does not answer") from None
-    if process.returncode:
-        raise ConfigurationError(f"{binary} --version failed: {err.decode(errors='replace').strip()}")
-    words = out.decode(errors="replace").split()
-    return words[0] if words else ""
-
-
-# The command line --------------------------------------------------------------------------------------
-
-
-def setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command a flag for every setting."""
-    for spec in reversed(list(specs())):
-        command = click.option(
-            spec.flag, spec.key, metavar=spec.unit.upper() or "VALUE", help=help_text(spec)
-        )(command)
-    return command
-
-
-def help_text(spec: Spec) -> str:
-    """Return a flag's help: what it does, its default, its variable."""
-    default = "" if spec.default in {None, ()} or spec.secret else f" Default: {shown_default(spec)}."
-    return f"{spec.help}{default} [{spec.variable}]"
-
-
-def shown_default(spec: Spec) -> str:
-    """Return a default as it would be written on the outside."""
-    if isinstance(spec.default, bool):
-        return str(spec.default).lower()
-    if spec.unit == "ms" and isinstance(spec.default, int | float):
-        return str(int(spec.default * 1000))
-    return str(spec.default)
-
-
-def hide_secrets(given: Mapping[str, str]) -> None:
-    """Start anew with secrets in the environment if there are any among the flags: `ps` shows those."""
-    secrets = {spec.flag: spec.variable for spec in specs() if spec.secret and spec.key in given}
-    if not secrets:
-        return
-    arguments = iter(sys.argv[1:])
-    kept = []
-    for argument in arguments:
-        flag, equals, value = argument.partition("=")
-        if flag in secrets:
-            os.environ[secrets[flag]] = value if equals else next(arguments)
-        else:
-            kept.append(argument)
-    os.execv(sys.executable, [sys.executable, "-m", "claude_coded", *kept])  # noqa: S606 - ourselves
-
-
-class DefaultGroup(click.Group):
-    """A group that runs `serve` when no command is named."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put `serve` first where neither a command nor a flag of the group is."""
-        if not args or (args[0] not in self.commands and args[0] not in {"--help", "--version"}):
-            args = ["serve", *args]
-        return super().parse_args(ctx, args)
-
-
-@click.group(cls=DefaultGroup)
-@click.version_option(__version__, prog_name="claude-coded")
-def main() -> None:
-    """Serve an OpenAI-compatible API in front of a pool of Claude Code processes."""
-
-
-@main.command()
-@click.option(
-    "--config", type=click.Path(path_type=Path), help="TOML file of settings. [CLAUDE_CODED_CONFIG]"
-)
-@click.option("--offline", is_flag=True, help="Use a built-in scripted model: no key, no network.")
-@setting_flags
-def serve(config: Path | None, offline: bool, **flags: str | None) -> None:
-    """Run the daemon (what `claude-coded` alone does)."""
-    given = {key: value for key, value in flags.items() if value is not None}
-    hide_secrets(given)
-    try:
-        settings = load(given, os.environ, config)
-        logs.configure(settings.logs.level, settings.logs.format)
-        logs.keep_crashes(os.environ)
-        inherited = inherited_sockets(os.environ, os.getpid())
-        plan = Plan.make(settings, os.environ, offline=offline, inherited=inherited)
-        asyncio.run(_main(plan))
-        status = 0
-    except (ConfigurationError, OSError) as error:
-        click.echo(f"claude-coded: {error}", err=True)
-        status = 1
-    # The server's native threads may abort a normal exit of the interpreter.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-
-async def _main(plan: Plan) -> None:
-    daemon = Daemon(plan)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, daemon.stop)
-    # What stands now stays: the collector need not look at it again and again.
-    gc.freeze()
-    await daemon.run()
+@contextlib.asynccontextmanager
+async def offline_model(base: Mapping[str, str]) -> AsyncIterator[str]:
+    """Serve the scripted model on a free loopback port while the context lasts; yields its URL."""
+    Path(base["HOME"]).mkdir(parents=True, exist_ok=True, mode=0o700)
+    async with listening(OfflineModel(), bind_tcp("127.0.0.1", 0)) as address:
+        yield address

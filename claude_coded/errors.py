@@ -135,6 +135,20 @@ class Evicted(CodedError):
     should_retry = False
 
 
+class Held(CodedError):
+    """An operator has the conversation open in a terminal."""
+
+    status, type, code = 409, "invalid_request_error", "conversation_attached"
+    should_retry = False
+
+
+class Interrupted(CodedError):
+    """An operator interrupted the turn."""
+
+    status, type, code = 409, "invalid_request_error", "turn_interrupted"
+    should_retry = False
+
+
 class WorkerStartFailed(CodedError):
     """The CLI would not start; the message holds what it said on stderr."""
 

@@ -8,9 +8,15 @@ method that makes it possible: `Server._init_shared_socket`. A contract test wat
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import grp
+import os
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
+import stat
+import struct
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from granian._granian import SocketHolder
@@ -30,6 +36,9 @@ BACKLOG: Final = 1024
 
 MAX_CONNECTIONS: Final = 4096
 """Connections served at once, idle ones too; the next one waits in the backlog."""
+
+SUN_PATH: Final = 108
+"""Bytes of a Unix socket's address, its end included: unix(7)."""
 
 TRAILING_TIME: Final = 0.5
 """Seconds that calls of the app have, after the last connection was closed, to end by themselves."""
@@ -70,6 +79,96 @@ def _bind(family: int, kind: int, protocol: int, address: Any) -> socket.socket:
     except OSError:
         sock.close()
         raise
+    return sock
+
+
+def bind_unix(path: Path, group: str | None = None) -> socket.socket:
+    """Return a socket that listens at `path`, of mode 0660; its directory is made, of mode 0750, if need be.
+
+    With `group` both belong to that, where the directory was made here. What is there is replaced only if it
+    is a socket that nobody answers on. Raises OSError that says what is in the way: who has the socket, a
+    file that is none, a group that does not exist.
+    """
+    gid = _group(group) if group is not None else -1
+    try:
+        _make_directory(path.parent, gid)
+        _make_way(path)
+        return _bind_unix(path, gid)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(error.errno or errno.EINVAL, f"cannot listen on {path}: {reason}") from error
+
+
+def _group(name: str) -> int:
+    try:
+        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise OSError(errno.EINVAL, f"there is no group {name!r}") from None
+
+
+def _make_directory(directory: Path, gid: int) -> None:
+    if directory.is_dir():
+        return
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=0o750)
+    os.chown(directory, -1, gid)
+
+
+def _make_way(path: Path) -> None:
+    """Remove a socket that nobody answers on."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise OSError(errno.EEXIST, "there is a file that is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            with addressable(path) as address:
+                probe.connect(address)
+        except ConnectionRefusedError:
+            path.unlink()
+        except TimeoutError:
+            raise OSError(errno.EADDRINUSE, "another process has it, and does not answer") from None
+        else:
+            raise OSError(errno.EADDRINUSE, f"process {peer_of(probe)[0]} serves it already")
+
+
+@contextlib.contextmanager
+def addressable(path: Path) -> Iterator[str]:
+    """Yield what names a Unix socket: its path, or a way round the 107 bytes that unix(7) has for one."""
+    if len(os.fsencode(path)) < SUN_PATH:
+        yield os.fspath(path)
+        return
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
+def peer_of(sock: socket.socket) -> tuple[int, int]:
+    """Return pid and uid of who is at the other end of a Unix socket (unix(7), SO_PEERCRED)."""
+    size = struct.calcsize("3i")
+    pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return pid, uid
+
+
+def _bind_unix(path: Path, gid: int) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    umask = os.umask(0o177)  # nobody else may connect before the group is set
+    try:
+        with addressable(path) as address:
+            sock.bind(address)
+        os.chown(path, -1, gid)
+        path.chmod(0o660)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    finally:
+        os.umask(umask)
     return sock
 
 

@@ -50,6 +50,16 @@ def configure(level: str, kind: str, stream: TextIO | None = None) -> None:
     logging.root.setLevel(level.upper())
 
 
+def level() -> str:
+    """Return how much is logged."""
+    return logging.getLevelName(logging.root.level).lower()
+
+
+def set_level(level: str) -> None:
+    """Log more or less from now on."""
+    logging.root.setLevel(level.upper())
+
+
 def choose(stream: TextIO, environment: Mapping[str, str]) -> str:
     """Return the format that suits where a stream goes."""
     if goes_to_journal(stream, environment):

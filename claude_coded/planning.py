@@ -70,11 +70,22 @@ def launch_of(profile: Profile, settings: Settings, options: Options | None = No
     claude = settings.claude
     return Launch(
         profile.agent,
-        options.workspace or claude.workspace,
-        options.permission_mode or claude.permission_mode,
+        options.workspace or profile.workspace or claude.workspace,
+        options.permission_mode or profile.permission_mode or claude.permission_mode,
+        profile.tools,
+        profile.mcp,
         auto_compact=claude.auto_compact,
         retention_days=settings.retention_days,
     )
+
+
+def is_anothers(workspace: Path, profile: Profile, settings: Settings) -> bool:
+    """Return whether only other models work in a directory: a conversation there is theirs to go on with.
+
+    What lies in WORKSPACE_DIR is everybody's.
+    """
+    others = {model.workspace for model in settings.models} - {profile.workspace}
+    return workspace in others and not workspace.is_relative_to(settings.claude.workspace)
 
 
 class Planner:
@@ -97,7 +108,7 @@ class Planner:
     def manner(self) -> Manner:
         """Return how the response is to be had."""
         options = self._request.options
-        limits = Limits(options.max_tokens, options.effort)
+        limits = Limits(options.max_tokens, options.effort or self._request.profile.effort)
         return Manner(self._request.tools, limits, structured=options.schema is not None)
 
     def learn(self, error: CodedError, plan: Plan) -> None:
@@ -205,6 +216,10 @@ class Planner:
         if request.tools.specs and launch.permission_mode == PLAN:
             raise UnsupportedParameter(
                 "in permission mode plan Claude Code calls no tools of a client's", param="tools"
+            )
+        if is_anothers(launch.workspace, request.profile, self._settings):
+            raise InvalidRequest(
+                f"the conversation works in {launch.workspace}, which is another model's", param="model"
             )
         if request.options.workspace not in {None, launch.workspace}:
             raise InvalidRequest(

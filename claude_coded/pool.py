@@ -8,14 +8,18 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from math import inf
 from typing import Any
 
 from claude_coded import scheduler as s
 from claude_coded.claude.launch import Launch
+from claude_coded.claude.permits import Permit, denied
 from claude_coded.claude.protocol import Limits
-from claude_coded.errors import CodedError, Draining, Evicted, QueueFull, WorkerStartFailed
+from claude_coded.errors import CodedError, Draining, Evicted, Held, QueueFull, WorkerStartFailed
+from claude_coded.events import Events
+from claude_coded.permissions import Desk
 from claude_coded.turn import ConversationKey
 from claude_coded.worker import Cli, Watch, Worker
 
@@ -57,15 +61,28 @@ class Admission:
 
 
 class Pool:
-    """The workers. `models` is called with the CLI's model list when it is heard."""
+    """The workers. `models` is called with the CLI's model list when it is heard.
+
+    What workers want to be allowed comes to the `desk`; `events` are told what happens.
+    """
 
     def __init__(
-        self, limits: s.Limits, cli: Cli, spare: Launch, models: Callable[[list[dict[str, Any]]], None]
+        self,
+        limits: s.Limits,
+        cli: Cli,
+        spare: Launch,
+        *,
+        models: Callable[[list[dict[str, Any]]], None],
+        desk: Desk,
+        events: Events,
     ) -> None:
+        self.desk = desk
         self._scheduler = s.Scheduler(limits, spare)
         self._cli = cli
+        self._first_spare = spare
         self._models = models
-        self._watch = Watch(self._exited, self._stirred, self._heard)
+        self._events = events
+        self._watch = Watch(self._exited, self._stirred, self._asked, self._cancelled, self._heard)
         self._workers: dict[int, Worker] = {}
         self._tickets = count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
@@ -114,6 +131,18 @@ class Pool:
         """Return what the scheduler holds of each worker."""
         return list(self._scheduler.workers.values())
 
+    def worker(self, number: int) -> Worker | None:
+        """Return a worker's process, for those who look at it; None when it is gone."""
+        return self._workers.get(number)
+
+    def view_of(self, conversation: ConversationKey) -> s.WorkerView | None:
+        """Return a conversation's worker, the one on its way out included."""
+        return self._scheduler.of(conversation)
+
+    def is_held(self, conversation: ConversationKey) -> bool:
+        """Return whether an operator has the conversation to himself."""
+        return self._scheduler.is_held(conversation)
+
     def holds(self, conversation: ConversationKey) -> bool:
         """Return whether a turn of the conversation runs or is about to."""
         return self._scheduler.holds(conversation)
@@ -161,6 +190,27 @@ class Pool:
         """Release a conversation's worker, at the end of its turn if one runs."""
         self.post(s.EvictRequested(conversation))
 
+    def release(self, number: int) -> None:
+        """Stop a worker, at the end of its turn if one runs; who waits for its conversation gets another."""
+        self.post(s.ReleaseRequested(number))
+
+    async def hold(self, conversation: ConversationKey) -> Admission:
+        """Wait for the conversation and keep everybody else out of it. Raises Held.
+
+        Its process has ended by then. `withdraw` gives it back.
+        """
+        ticket = next(self._tickets)
+        await self._ask(ticket, s.TurnRequested(ticket, conversation, hold=True))
+        held = Admission(self, ticket)
+        try:
+            if (view := self._scheduler.of(conversation)) is not None:
+                self.release(view.id)
+                await self.released(conversation)
+        except BaseException:
+            held.withdraw()
+            raise
+        return held
+
     def on_release(self, tell: Callable[[ConversationKey], None]) -> None:
         """Have somebody told whenever a conversation's process has ended."""
         self._released = tell
@@ -173,17 +223,35 @@ class Pool:
         await self._workers[view.id].gone()
         return True
 
+    async def gone(self, number: int) -> None:
+        """Wait until a worker's process has ended."""
+        if (worker := self._workers.get(number)) is not None:
+            await worker.gone()
+
     def drain(self) -> None:
         """Take nothing new."""
         self.post(s.DrainRequested())
+
+    def resume(self) -> None:
+        """Take new turns again."""
+        self.post(s.ResumeRequested())
+
+    def configure(self, limits: s.Limits, cli: Cli, spare: Launch) -> None:
+        """Go on with other settings. Workers that were started with others serve no further turn."""
+        renew = (cli, spare) != (self._cli, self._first_spare)
+        self._cli, self._first_spare = cli, spare
+        self.post(s.Configured(limits, spare, renew))
 
     async def close(self) -> None:
         """Stop all workers and wait until they are gone."""
         self.drain()
         if self._timer is not None:
             self._timer.cancel()
+        for number in self._workers:
+            self.desk.withdraw(number)
         await asyncio.gather(*(worker.stop() for worker in self._workers.values()))
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.desk.settle()
 
     # Events in, actions out ----------------------------------------------------------------------------
 
@@ -240,6 +308,8 @@ class Pool:
                 self._run(self._start(worker))
             case s.Stop(number, reason):
                 log.debug("stopping a worker", extra={"worker": number, "reason": reason.value})
+                self._events.tell("worker.stopping", worker=f"w{number}", reason=reason.value)
+                self.desk.withdraw(number)
                 self._run(self._workers[number].stop())
 
     def _resolve(self, ticket: int, grant: Lease | None) -> None:
@@ -274,6 +344,8 @@ class Pool:
                 return Draining("the daemon is draining and takes no new turns", retry_after=10)
             case s.Refusal.EVICTED:
                 return Evicted("the conversation was released while this request waited")
+            case s.Refusal.HELD:
+                return Held("an operator has this conversation open in a terminal; try again later")
             case s.Refusal.BACKING_OFF:
                 return WorkerStartFailed(
                     self._failure or "Claude Code did not start", retry_after=retry_after
@@ -287,6 +359,7 @@ class Pool:
             del self._workers[worker.id]
             self.post(s.WorkerExited(worker.id, failed=True))
             return
+        self._events.tell("worker.started", worker=f"w{worker.id}", pid=worker.pid)
         self.post(s.WorkerReady(worker.id))
         view = self._scheduler.workers.get(worker.id)
         if view is not None and view.phase is s.Phase.SPARE:
@@ -297,13 +370,16 @@ class Pool:
         if failed:
             self._note_failure(worker, worker.death.message)
         self._workers.pop(worker.id, None)
+        self.desk.withdraw(worker.id)
         view = self._scheduler.workers.get(worker.id)
+        self._events.tell("worker.exited", worker=f"w{worker.id}", status=worker.status, failed=failed)
         self.post(s.WorkerExited(worker.id, failed=failed))
         if view is not None and view.conversation is not None:
             self._released(view.conversation)
 
     def _note_failure(self, worker: Worker, message: str) -> None:
         self._failure = message
+        self._events.tell("worker.failed", worker=f"w{worker.id}", error=message)
         log.error("a worker failed to start", extra={"worker": worker.id, "error": message})
 
     def _heard(self, models: list[dict[str, Any]]) -> None:
@@ -312,6 +388,16 @@ class Pool:
 
     def _stirred(self, worker: Worker, pending: bool) -> None:
         self.post(s.WorkerStirred(worker.id, pending))
+
+    def _asked(self, worker: Worker, permit: Permit) -> None:
+        view = self._scheduler.workers.get(worker.id)
+        if view is None or view.conversation is None:
+            worker.permit(permit.asked, denied("This process is about to end."))
+            return
+        self.desk.ask(permit, view.conversation, worker.id, partial(worker.permit, permit.asked))
+
+    def _cancelled(self, worker: Worker, asked: str) -> None:
+        self.desk.withdraw(worker.id, asked)
 
     def _set_timer(self) -> None:
         if self._timer is not None:

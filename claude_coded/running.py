@@ -20,6 +20,7 @@ from claude_coded.ask import Ask, Turn
 from claude_coded.claude.protocol import Setup
 from claude_coded.claude.toolbridge import qualified
 from claude_coded.errors import CodedError, NotRecorded, ToolCallMissing, TurnTimeout, WorkerDied
+from claude_coded.events import Events
 from claude_coded.history import Conversation, Plan, Span, Unfinished, Way
 from claude_coded.planning import REPLANNED, Located, Planner, Seat
 from claude_coded.pool import Lease, Pool
@@ -51,13 +52,16 @@ log = logging.getLogger(__name__)
 
 
 class Runs:
-    """The turns that run, and what they need. `wall` returns Unix seconds."""
+    """The turns that run, and what they need. `wall` returns Unix seconds; `events` are told of each turn."""
 
-    def __init__(self, store: Store, pool: Pool, settings: Settings, wall: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, pool: Pool, settings: Settings, wall: Callable[[], float], events: Events
+    ) -> None:
         self.store = store
         self.pool = pool
         self.settings = settings
         self.wall = wall
+        self.events = events
         self._runs: dict[ConversationKey, Run] = {}
         self._concluding: set[ConversationKey] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -65,6 +69,19 @@ class Runs:
     def of(self, key: ConversationKey) -> "Run | None":
         """Return the turn that runs in a conversation."""
         return self._runs.get(key)
+
+    @property
+    def running(self) -> int:
+        """Return how many turns run or are being concluded."""
+        return len(self._runs) + len(self._concluding)
+
+    async def idle_within(self, seconds: float) -> bool:
+        """Wait until no turn runs; False when one still does after so long."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while self.running and asyncio.get_running_loop().time() < deadline:
+            waits = [run.done.wait() for run in self._runs.values()]
+            await _wait_all([*waits, *map(_ended, self._tasks)], deadline)
+        return not self.running
 
     def is_concluding(self, key: ConversationKey) -> bool:
         """Return whether a turn of the conversation was given up, and will be over in a moment."""
@@ -93,9 +110,7 @@ class Runs:
 
     async def drain(self, seconds: float) -> None:
         """Let the turns finish for so long, then end them."""
-        deadline = asyncio.get_running_loop().time() + seconds
-        while self._runs and asyncio.get_running_loop().time() < deadline:
-            await _wait_all([run.done.wait() for run in self._runs.values()], deadline)
+        await self.idle_within(seconds)
         for run in list(self._runs.values()):
             run.fail(WorkerDied("the daemon is stopping"))
         await self.settle()
@@ -144,6 +159,16 @@ class _Said:
         return Message(Role.ASSISTANT, (*parts, *filter(_is_whole, calls)))
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a turn has come: when it began (Unix seconds), tokens so far, and the tool that Claude uses."""
+
+    began: float
+    model: str
+    output: int
+    doing: str
+
+
 class Run:
     """One turn on its way through the daemon."""
 
@@ -163,6 +188,14 @@ class Run:
         self._turn: Turn | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._failure: CodedError | None = None
+        self._began = 0.0  # Unix seconds; 0 until it is asked
+        self._over = False  # its end was told
+
+    @property
+    def progress(self) -> "Progress":
+        """Return how far it has come."""
+        output = self._turn.usage.output if self._turn is not None else 0
+        return Progress(self._began, self.request.profile.name, output, self._activity.doing)
 
     async def events(self) -> AsyncIterator[list[AnswerEvent]]:
         """Yield the turn's events. Raises CodedError for what goes wrong before the model is asked."""
@@ -174,6 +207,8 @@ class Run:
                 end = events[-1]
                 if isinstance(end, TurnFinished):
                     await self._finish(plan, end)
+                elif isinstance(end, TurnFailed):
+                    self._tell_failure(end.error)
                 yield events
                 if self.request.streamed:
                     self._seen += [event.text for event in events if isinstance(event, TextDelta)]
@@ -222,7 +257,21 @@ class Run:
             self.done.set()
             return
         lease, self._lease = self._lease, None
+        self._tell_end("turn.abandoned")
         self._runs.conclude(self.request.key, self._give_up(lease))
+
+    def _tell(self, kind: str, **fields: object) -> None:
+        key = self.request.key
+        self._runs.events.tell(kind, tenant=key.tenant, conversation=key.id, **fields)
+
+    def _tell_failure(self, error: CodedError) -> None:
+        self._tell_end("turn.failed", code=error.code, error=error.message)
+
+    def _tell_end(self, kind: str, **fields: object) -> None:
+        """Tell how a turn has ended that had begun, once."""
+        if self._began and not self._over:
+            self._over = True
+            self._tell(kind, seconds=round(self._runs.wall() - self._began, 3), **fields)
 
     # Beginning -----------------------------------------------------------------------------------------
 
@@ -251,6 +300,8 @@ class Run:
     ) -> tuple[Turn, Plan, list[TurnEvent]]:
         """Ask the worker, and wait for the turn's first events."""
         ask = self._answer if plan.way is Way.ANSWER else self._ask
+        self._began = self._began or self._runs.wall()
+        self._tell("turn.started", worker=f"w{lease.worker.id}", way=plan.way.value, hot=lease.hot)
         self._turn = turn = await ask(lease, known, plan, seat)
         if self._timer is None:
             timeout = self._runs.settings.turns.timeout
@@ -302,7 +353,7 @@ class Run:
 
     def _setup(self, worker: Worker, seat: Seat) -> Setup:
         return Setup(
-            seat.fit.system,
+            seat.fit.profile.system_text(seat.fit.system),
             seat.fit.profile.prompting,
             resumed=worker.launch.session is not None,
             tools=bool(self.request.tools.specs),
@@ -367,10 +418,16 @@ class Run:
                 outcome = replace(outcome, parked=lease.worker.park())
             elif outcome.keep is None:
                 outcome = replace(outcome, keep=lease.worker.settle())
+            kind = "turn.parked" if outcome.parked else "turn.finished"
+            used = end.usage
+            self._tell_end(
+                kind, reason=end.reason.value, input=used.input, output=used.output, cost_usd=used.cost_usd
+            )
             recorded.set_result(None)
             self._say("turn finished", lease, reason=end.reason.value, output=end.usage.output)
         except CodedError as error:
             self._complain("a turn could not be recorded", error)
+            self._tell_failure(error)
             outcome = _Outcome()
             recorded.set_exception(error)
         except BaseException:  # a fault of ours, of which the end of this task tells: nobody waits for ever
@@ -482,6 +539,10 @@ class _Outcome:
 
 def _ends_in_calls(messages: tuple[Message, ...]) -> bool:
     return bool(messages) and any(isinstance(part, ToolCall) for part in messages[-1].parts)
+
+
+async def _ended(task: "asyncio.Task[None]") -> None:
+    await asyncio.wait([task])
 
 
 async def _wait_all(waits: Iterable[Coroutine[Any, Any, Any]], deadline: float) -> None:

@@ -14,17 +14,14 @@ from pathlib import Path
 from typing import Final
 
 from claude_coded import history
-from claude_coded.errors import (
-    CodedError,
-    Evicted,
-    NotFound,
-)
+from claude_coded.errors import CodedError, Evicted, Held, Interrupted, NotFound
+from claude_coded.events import Events
 from claude_coded.fetch import Fetcher
 from claude_coded.history import Conversation, Told
 from claude_coded.models import Models
-from claude_coded.planning import Located
+from claude_coded.planning import Located, is_anothers
 from claude_coded.pool import Pool
-from claude_coded.running import Run, Runs
+from claude_coded.running import Progress, Run, Runs
 from claude_coded.scheduler import Figures, Phase
 from claude_coded.settings import Settings
 from claude_coded.store import Found, Store
@@ -51,7 +48,10 @@ class Listed:
 
 
 class TurnService:
-    """Runs turns. `traces` are where the CLI keeps files of sessions; `wall` returns Unix seconds."""
+    """Runs turns. `traces` are where the CLI keeps files of sessions; `wall` returns Unix seconds.
+
+    `events` are told what happens.
+    """
 
     def __init__(
         self,
@@ -59,6 +59,7 @@ class TurnService:
         pool: Pool,
         models: Models,
         settings: Settings,
+        events: Events,
         *,
         traces: Sequence[Path],
         wall: Callable[[], float],
@@ -69,9 +70,14 @@ class TurnService:
         self._pool = pool
         self._traces = traces
         self._wall = wall
-        self._runs = Runs(store, pool, settings, wall)
+        self._runs = Runs(store, pool, settings, wall, events)
         self._fetcher = Fetcher(enabled=settings.turns.fetch_images)
         pool.on_release(self._released)
+
+    def configure(self, settings: Settings) -> None:
+        """Go on with other settings; turns that run keep theirs."""
+        self.settings = self._runs.settings = settings
+        self._fetcher.enabled = settings.turns.fetch_images
 
     # Turns ---------------------------------------------------------------------------------------------
 
@@ -83,12 +89,15 @@ class TurnService:
             return Located(request, told)
         digests = [told.digests[length - 1] for length in told.ends()]
         found = self._hot_at(digests[:1]) or await self.store.find(digests)
-        if (chosen := request.options.workspace) is not None:
-            found = [turn for turn in found if turn.workspace == chosen]
+        found = [turn for turn in found if self._may_go_on(request, turn.workspace)]
         ready = [turn for turn in found if turn.is_head and not self._is_running(turn.key)]
         if ready:
             return Located(replace(request, key=self._best(ready, request.hint).key), told)
         return await self._branch(request, told, found) if found else Located(request, told)
+
+    def _may_go_on(self, request: TurnRequest, workspace: Path) -> bool:
+        chosen = request.options.workspace
+        return chosen in {None, workspace} and not is_anothers(workspace, request.profile, self.settings)
 
     def _hot_at(self, digests: Sequence[bytes]) -> list[Found]:
         """Return the heads of hot conversations that wait at a history: no other would be chosen."""
@@ -153,6 +162,29 @@ class TurnService:
         self._pool.drain()
         await self._runs.drain(seconds)
 
+    @property
+    def running(self) -> int:
+        """Return how many turns run."""
+        return self._runs.running
+
+    async def idle_within(self, seconds: float) -> bool:
+        """Wait until no turn runs; False when one still does after so long."""
+        return await self._runs.idle_within(seconds)
+
+    def progress(self, key: ConversationKey) -> Progress | None:
+        """Return how far the turn that runs in a conversation has come."""
+        run = self._runs.of(key)
+        return run.progress if run is not None else None
+
+    async def interrupt(self, key: ConversationKey) -> bool:
+        """End a conversation's turn, its process stays hot; False when none runs. Raises NotFound."""
+        if (run := self._runs.of(key)) is None:
+            await self.conversation_of(key)
+            return False
+        run.fail(Interrupted("an operator interrupted the turn"))
+        await run.done.wait()
+        return True
+
     async def settle(self) -> None:
         """Wait until everything that was begun in the background is done."""
         await self._runs.settle()
@@ -169,20 +201,30 @@ class TurnService:
         """Return how many conversations have a worker."""
         return sum(view.hot for view in self._pool.views)
 
-    async def conversations(self, tenant: str, *, stored: bool) -> list[Listed]:
-        """Return a tenant's conversations, the last used first: hot ones, or all."""
+    async def conversations(self, tenant: str | None, *, stored: bool) -> list[Listed]:
+        """Return a tenant's conversations, or everybody's, the last used first: hot ones, or all."""
         listed = [self._listed(conversation) for conversation in await self.store.all(tenant)]
         return [item for item in listed if stored or item.state != "cold"]
 
     async def conversation(self, key: ConversationKey) -> tuple[Listed, tuple[Message, ...]]:
         """Return a conversation and what was said in it. Raises NotFound."""
+        listed = await self.conversation_of(key)
+        return listed, await self.store.messages(key)
+
+    async def conversation_of(self, key: ConversationKey) -> Listed:
+        """Return a conversation. Raises NotFound."""
         known = await self.store.load(key)
         if known is None:
             raise _unknown(key)
-        return self._listed(known), await self.store.messages(key)
+        return self._listed(known)
 
     async def release(self, key: ConversationKey, *, purge: bool) -> None:
-        """Interrupt a conversation's turn and evict its worker; with `purge` forget it. Raises NotFound."""
+        """Interrupt a conversation's turn and evict its worker; with `purge` forget it.
+
+        Raises NotFound, and Held while an operator has it.
+        """
+        if self._pool.is_held(key):
+            raise Held("an operator has this conversation open in a terminal; try again later")
         if await self.store.load(key) is None and self._runs.of(key) is None:
             raise _unknown(key)
         await self._let_go(key)

@@ -3,7 +3,7 @@
 Every setting can be given as a command-line flag, an environment variable or a key of the TOML file, in
 this order of precedence, else it has its default. A field's metadata is the only place that says how: from
 it come the flags and their help, the variables and the file's keys. Times are in milliseconds on the
-outside (names end in `_MS`) and in seconds inside.
+outside (names end in `_MS`) and in seconds inside. Models of the operator's stand in the file alone.
 """
 
 import os
@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from claude_coded.errors import ConfigurationError
+from claude_coded.profiles import ModelSettings, read_models
 
 PREFIX = "CLAUDE_CODED_"
 SYSTEM_CONFIG = Path("/etc/claude-coded/config.toml")
-PERMISSION_MODES = ("bypassPermissions", "acceptEdits", "plan", "dontAsk")
+MODELS = "models"
+"""The file's key for tables of models."""
+PERMISSION_MODES = ("bypassPermissions", "acceptEdits", "ask", "plan", "dontAsk")
 
 T = TypeVar("T")
 Parser = Callable[[str], Any]
@@ -38,6 +41,12 @@ def _seconds(text: str) -> float:
     if value < 0:
         raise ValueError("must not be negative")
     return value / 1000
+
+
+def _some_seconds(text: str) -> float:
+    if (seconds := _seconds(text)) == 0:
+        raise ValueError("must be more than 0")
+    return seconds
 
 
 def _bool(text: str) -> bool:
@@ -81,10 +90,27 @@ def _keys(text: str) -> Mapping[str, str]:
 
 
 def setting(
-    variable: str, parse: Parser, default: object, text: str, *, secret: bool = False, unit: str = ""
+    variable: str,
+    parse: Parser,
+    default: object,
+    text: str,
+    *,
+    secret: bool = False,
+    unit: str = "",
+    restart: bool = False,
 ) -> Any:  # noqa: ANN401 - dataclasses.field is typed by the annotation that it stands at
-    """Declare one setting: its variable, how it is read, its default (a value or a callable) and its help."""
-    metadata = {"variable": variable, "parse": parse, "help": text, "secret": secret, "unit": unit}
+    """Declare one setting: its variable, how it is read, its default (a value or a callable) and its help.
+
+    With `restart` a running daemon cannot take a change of it.
+    """
+    metadata = {
+        "variable": variable,
+        "parse": parse,
+        "help": text,
+        "secret": secret,
+        "unit": unit,
+        "restart": restart,
+    }
     if callable(default):
         derive: Callable[[Mapping[str, str]], object] = default
         return field(default_factory=lambda: derive(os.environ), metadata={**metadata, "derive": derive})
@@ -126,8 +152,8 @@ def key_credential(environment: Mapping[str, str]) -> str | None:
 class ServerSettings:
     """The TCP side."""
 
-    host: str = setting("HOST", str, "127.0.0.1", "Address to listen on.")
-    port: int = setting("PORT", _int(0), 3000, "TCP port; 0 chooses a free one.")
+    host: str = setting("HOST", str, "127.0.0.1", "Address to listen on.", restart=True)
+    port: int = setting("PORT", _int(0), 3000, "TCP port; 0 chooses a free one.", restart=True)
     header_hold: float = setting(
         f"{PREFIX}HEADER_HOLD_MS",
         _seconds,
@@ -179,6 +205,27 @@ class AccessSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ControlSettings:
+    """The Unix socket of claude-codectl."""
+
+    socket: Path | None = setting(
+        f"{PREFIX}SOCKET",
+        _path,
+        None,
+        "The control socket; else control.sock in $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/claude-coded, "
+        "/run/claude-coded if that can be written, or the state directory.",
+        restart=True,
+    )
+    group: str | None = setting(
+        f"{PREFIX}SOCKET_GROUP",
+        str,
+        None,
+        "Group whose members may use the control socket; else the daemon's own.",
+        restart=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class PoolSettings:
     """The worker processes."""
 
@@ -223,6 +270,13 @@ class TurnSettings:
         "A worker that waits for what a client's tools return this long is released; 0: never.",
         unit="ms",
     )
+    permission_timeout: float = setting(
+        f"{PREFIX}PERMISSION_TIMEOUT_MS",
+        _some_seconds,
+        300.0,
+        "What Claude asks to be allowed in mode ask is denied when nobody has answered for this long.",
+        unit="ms",
+    )
     drain_timeout: float = setting(
         f"{PREFIX}DRAIN_TIMEOUT_MS", _seconds, 60.0, "How long running turns may go on at a stop.", unit="ms"
     )
@@ -258,6 +312,7 @@ class ClaudeSettings:
         str,
         None,
         "The Claude Code executable; else claude on PATH, else the one that claude-agent-sdk ships.",
+        restart=True,
     )
     permission_mode: str = setting(
         f"{PREFIX}PERMISSION_MODE",
@@ -289,6 +344,7 @@ class LogSettings:
         _choice("auto", "text", "json", "journal"),
         "auto",
         "text, json, journal, or auto: journal under systemd, text on a terminal, else json.",
+        restart=True,
     )
     level: str = setting(
         f"{PREFIX}LOG_LEVEL",
@@ -304,6 +360,7 @@ class Settings:
 
     server: ServerSettings = field(default_factory=ServerSettings)
     access: AccessSettings = field(default_factory=AccessSettings)
+    control: ControlSettings = field(default_factory=ControlSettings)
     pool: PoolSettings = field(default_factory=PoolSettings)
     turns: TurnSettings = field(default_factory=TurnSettings)
     claude: ClaudeSettings = field(default_factory=ClaudeSettings)
@@ -319,8 +376,9 @@ class Settings:
         f"{PREFIX}RETENTION_COUNT", _int(0), 0, "Conversations kept, the last used first; 0: all."
     )
     state_dir: Path = setting(
-        f"{PREFIX}STATE_DIR", _path, default_state_dir, "Where the daemon keeps its database."
+        f"{PREFIX}STATE_DIR", _path, default_state_dir, "Where the daemon keeps its database.", restart=True
     )
+    models: tuple[ModelSettings, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +390,7 @@ class Spec:
     help: str
     unit: str
     secret: bool
+    restart: bool
     default: object
     derive: Callable[[Mapping[str, str]], object] | None
 
@@ -345,11 +404,27 @@ class Spec:
         """Return the command-line flag: `--queue-size` for CLAUDE_CODED_QUEUE_SIZE."""
         return "--" + self.key.replace("_", "-")
 
+    def show(self, value: object) -> str:
+        """Return a value as it would be written on the outside; of a secret only that there is one."""
+        match value:
+            case _ if self.secret:
+                return "(set)" if value else ""
+            case None:
+                return ""
+            case bool():
+                return str(value).lower()
+            case int() | float() if self.unit == "ms":
+                return str(round(value * 1000))
+            case tuple():
+                return ",".join(map(str, value))
+            case _:
+                return str(value)
+
 
 def specs() -> Iterator[Spec]:
     """Yield every setting, in the order of the dataclasses."""
     for _, item in _walk(Settings):
-        yield _spec(item)
+        yield spec_of(item)
 
 
 def load(
@@ -361,17 +436,28 @@ def load(
 
     Raises ConfigurationError naming the setting and where its value came from.
     """
-    document = _read_file(config, environment)
+    path, document = _read_file(config, environment)
     values = _Values(flags, environment, document)
     return Settings(
         server=_build(ServerSettings, values),
         access=_build(AccessSettings, values),
+        control=_build(ControlSettings, values),
         pool=_build(PoolSettings, values),
         turns=_build(TurnSettings, values),
         claude=_build(ClaudeSettings, values),
         logs=_build(LogSettings, values),
+        models=read_models(document.get(MODELS, {}), path, PERMISSION_MODES),
         **_own(Settings, values),
     )
+
+
+def origins(
+    flags: Mapping[str, str], environment: Mapping[str, str], config: Path | None = None
+) -> Mapping[str, str]:
+    """Return by variable where each setting that was given comes from. Raises ConfigurationError."""
+    values = _Values(flags, environment, _read_file(config, environment)[1])
+    found = ((spec.variable, values.find(spec)) for spec in specs())
+    return {variable: given[1] for variable, given in found if given is not None}
 
 
 def read_keys(settings: AccessSettings, environment: Mapping[str, str]) -> Mapping[str, str]:
@@ -417,11 +503,12 @@ def _walk(kind: type) -> Iterator[tuple[str, Field[Any]]]:
     for item in fields(kind):
         if "variable" in item.metadata:
             yield item.name, item
-        else:
+        elif item.default_factory is not MISSING:
             yield from _walk(cast("type", item.default_factory))
 
 
-def _spec(item: Field[Any]) -> Spec:
+def spec_of(item: Field[Any]) -> Spec:
+    """Return the setting that a dataclass field is."""
     default = item.default if item.default is not MISSING else None
     metadata = item.metadata
     return Spec(
@@ -430,6 +517,7 @@ def _spec(item: Field[Any]) -> Spec:
         metadata["help"],
         metadata["unit"],
         metadata["secret"],
+        metadata["restart"],
         default,
         metadata.get("derive"),
     )
@@ -441,7 +529,7 @@ def _own(kind: type, values: _Values) -> dict[str, Any]:
     for item in fields(kind):
         if "variable" not in item.metadata:
             continue
-        spec = _spec(item)
+        spec = spec_of(item)
         if (given := values.find(spec)) is not None:
             text, place = given
             try:
@@ -458,16 +546,17 @@ def _build(kind: type[T], values: _Values) -> T:
     return kind(**_own(kind, values))
 
 
-def _read_file(config: Path | None, environment: Mapping[str, str]) -> Mapping[str, object]:
+def _read_file(config: Path | None, environment: Mapping[str, str]) -> tuple[Path, Mapping[str, object]]:
+    """Return the file's path and what it says."""
     named = config or (Path(environment[f"{PREFIX}CONFIG"]) if environment.get(f"{PREFIX}CONFIG") else None)
     path = named or SYSTEM_CONFIG
     if named is None and not path.exists():
-        return {}
+        return path, {}
     try:
         document = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"configuration file {path}: {error}") from None
-    unknown = set(document) - {spec.key for spec in specs()}
+    unknown = set(document) - {MODELS, *(spec.key for spec in specs())}
     if unknown:
         raise ConfigurationError(f"configuration file {path}: unknown settings: {', '.join(sorted(unknown))}")
-    return document
+    return path, document

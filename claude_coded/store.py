@@ -109,6 +109,14 @@ MIGRATIONS: Final = (
     CREATE INDEX turns_of ON turns (conversation);
     CREATE INDEX turns_by_digest ON turns (digest);
     """,
+    # What an operator has allowed for always in a conversation.
+    """
+    CREATE TABLE rules (
+        conversation INTEGER NOT NULL REFERENCES conversations ON DELETE CASCADE,
+        rule TEXT NOT NULL,
+        PRIMARY KEY (conversation, rule)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 """Each is run once, in order; `PRAGMA user_version` says how many have been."""
 
@@ -215,8 +223,12 @@ class Store:
         self._known.pop(key, None)
         self._note(key, await self._run(function, key, *args))
 
-    async def all(self, tenant: str) -> list[Conversation]:
-        """Return a tenant's conversations, the last used first."""
+    async def named(self, name: str) -> list[Conversation]:
+        """Return the conversations of a name, of all tenants."""
+        return await self._run(self._named, name)
+
+    async def all(self, tenant: str | None) -> list[Conversation]:
+        """Return a tenant's conversations, or those of all, the last used first."""
         return await self._run(self._all, tenant)
 
     async def count(self) -> int:
@@ -248,6 +260,10 @@ class Store:
         `left` is what may have to be taken back from the session yet.
         """
         await self._write(key, self._finish, records, now, left)
+
+    async def add(self, key: ConversationKey, record: Record, now: float) -> None:
+        """Record a turn that came from elsewhere; what an unfinished one left is then part of the session."""
+        await self._write(key, self._add, record, now)
 
     async def find(self, digests: Sequence[bytes]) -> list[Found]:
         """Return the turns that end with the first of the histories that any turn ends with."""
@@ -294,6 +310,14 @@ class Store:
         known = await self.load(key)
         await self._write(key, self._purge)
         return known
+
+    async def rules(self, key: ConversationKey) -> frozenset[str]:
+        """Return what is always allowed in a conversation."""
+        return await self._run(self._rules, key)
+
+    async def add_rule(self, key: ConversationKey, rule: str) -> None:
+        """Allow something for always, for as long as the conversation is kept."""
+        await self._run(self._add_rule, key, rule)
 
     async def fact(self, name: str) -> Any:  # noqa: ANN401 - any JSON
         """Return a remembered value; None where there is none."""
@@ -359,8 +383,13 @@ class Store:
         row = self._db.execute(f"{_COLUMNS} WHERE c.tenant = ? AND c.name = ?", (key.tenant, key.id))
         return next(_conversations(row), None)
 
-    def _all(self, tenant: str) -> list[Conversation]:
-        rows = self._db.execute(f"{_COLUMNS} WHERE c.tenant = ? ORDER BY c.last_used_at DESC", (tenant,))
+    def _named(self, name: str) -> list[Conversation]:
+        return list(_conversations(self._db.execute(f"{_COLUMNS} WHERE c.name = ?", (name,))))
+
+    def _all(self, tenant: str | None) -> list[Conversation]:
+        rows = self._db.execute(
+            f"{_COLUMNS} WHERE ?1 IS NULL OR c.tenant = ?1 ORDER BY c.last_used_at DESC", (tenant,)
+        )
         return list(_conversations(rows))
 
     def _count(self) -> int:
@@ -438,6 +467,16 @@ class Store:
         known = self._load(key)
         if known is None or known.unfinished is None:
             return known  # purged while it ran
+        return self._record(known, records, now, left)
+
+    def _add(self, key: ConversationKey, record: Record, now: float) -> Conversation | None:
+        known = self._load(key)
+        return self._record(known, [record], now, ()) if known is not None else None
+
+    def _record(
+        self, known: Conversation, records: Sequence[Record], now: float, left: Sequence[Span]
+    ) -> Conversation | None:
+        key = known.key
         number, head = self._id(key), known.head.turn if known.head else None
         usage = known.usage
         with self._transaction(durable=True) as database:
@@ -528,6 +567,17 @@ class Store:
         with self._transaction(durable=True) as database:
             database.execute("DELETE FROM conversations WHERE tenant = ? AND name = ?", (key.tenant, key.id))
 
+    def _rules(self, key: ConversationKey) -> frozenset[str]:
+        rows = self._db.execute("SELECT rule FROM rules WHERE conversation = ?", (self._id(key),))
+        return frozenset(rule for (rule,) in rows)
+
+    def _add_rule(self, key: ConversationKey, rule: str) -> None:
+        with self._transaction(durable=True) as database:
+            database.execute(
+                "INSERT OR IGNORE INTO rules SELECT id, ? FROM conversations WHERE tenant = ? AND name = ?",
+                (rule, key.tenant, key.id),
+            )
+
     def _fact(self, name: str) -> Any:  # noqa: ANN401 - any JSON
         row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return msgspec.json.decode(row[0]) if row else None
@@ -552,7 +602,11 @@ class _Transaction:
 
 
 def _dump(value: object) -> str:
-    return msgspec.json.encode(value).decode()
+    return msgspec.json.encode(value, enc_hook=str).decode()
+
+
+def _load_profile(text: str) -> Profile:
+    return msgspec.json.decode(text, type=Profile, dec_hook=lambda kind, value: kind(value))
 
 
 def _load_messages(text: str) -> tuple[Message, ...]:
@@ -581,7 +635,7 @@ def _conversations(rows: Iterable[tuple[Any, ...]]) -> Iterator[Conversation]:
             key=ConversationKey(tenant, name),
             session=session,
             lineage=lineage,
-            profile=msgspec.json.decode(profile, type=Profile),
+            profile=_load_profile(profile),
             workspace=Path(workspace),
             system=system,
             turns=turns,

@@ -11,6 +11,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from claude_coded.errors import CodedError
+from claude_coded.profiles import McpFile
 
 
 class Role(Enum):
@@ -95,17 +96,30 @@ class Profile:
     """A kind of worker that a model name chooses.
 
     `name` is the name under which the API lists it; `model` is what the CLI's `set_model` takes (None:
-    the CLI's default).
+    the CLI's default). `system` goes before the client's system text. `tools` are those of Claude Code's
+    own (None: what the kind has). Permission mode, effort and workspace are what a client does not choose;
+    the mode is the most that it may choose.
     """
 
     name: str
     agent: bool
     model: str | None = None
+    prompt: Prompting | None = None
+    system: str = ""
+    tools: tuple[str, ...] | None = None
+    permission_mode: str | None = None
+    effort: str | None = None
+    mcp: McpFile | None = None
+    workspace: Path | None = None
 
     @property
     def prompting(self) -> Prompting:
         """Return what the client's system text is: an agent keeps Claude Code's own prompt."""
-        return Prompting.APPENDED if self.agent else Prompting.REPLACING
+        return self.prompt or (Prompting.APPENDED if self.agent else Prompting.REPLACING)
+
+    def system_text(self, client: str) -> str:
+        """Return all system text: the operator's, then the client's."""
+        return "\n\n".join(text for text in (self.system, client) if text)
 
 
 @dataclass(frozen=True, slots=True, order=True)

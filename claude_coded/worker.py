@@ -16,6 +16,7 @@ from uuid import uuid4
 from claude_coded.ask import Ask, Manner, Turn
 from claude_coded.cgroups import Groups
 from claude_coded.claude.launch import Launch, additions, arguments
+from claude_coded.claude.permits import Permit, read
 from claude_coded.claude.protocol import (
     Life,
     Limits,
@@ -29,6 +30,7 @@ from claude_coded.claude.toolbridge import SERVER, Bridge
 from claude_coded.claude.translate import Translator
 from claude_coded.claude.wire import (
     Answer,
+    ControlCancel,
     ControlRequest,
     ControlResponse,
     Line,
@@ -87,10 +89,16 @@ class Cli:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Whom a worker tells. `models` gets the CLI's model list whenever one comes by."""
+    """Whom a worker tells. `models` gets the CLI's model list whenever one comes by.
+
+    `asked` gets what the CLI wants to be allowed, to be answered by `permit`, and `cancelled` the id of such
+    a question that needs no answer any more.
+    """
 
     exited: Callable[["Worker"], None]
     stirred: Callable[["Worker", bool], None]
+    asked: Callable[["Worker", Permit], None]
+    cancelled: Callable[["Worker", str], None]
     models: Callable[[list[dict[str, Any]]], None]
 
 
@@ -150,6 +158,11 @@ class Worker:
     def pid(self) -> int | None:
         """Return the process's id; None before its start."""
         return self._process.pid
+
+    @property
+    def status(self) -> str:
+        """Return how the process ended."""
+        return self._process.status
 
     @property
     def stderr(self) -> str:
@@ -254,6 +267,10 @@ class Worker:
         self._turn.ask_more(uuid, self._translator(uuid, self._turn.ask.manner))
         self._bridge.begin(self._turn.open_calls, self._turn.refused_calls)
         self._process.write(message_line(message, uuid, query=True))
+
+    def permit(self, asked: str, answer: Mapping[str, Any]) -> None:
+        """Answer what the CLI asked to be allowed."""
+        self._process.write(self._protocol.answer_permit(asked, answer))
 
     def _translator(self, uuid: str, manner: Manner) -> Translator:
         return Translator(uuid, retries=self._cli.retries, cost_before=self._cost, terms=manner.terms)
@@ -444,6 +461,8 @@ class Worker:
                     answer.set_result(response)
             case ControlRequest():
                 self._serve(message)
+            case ControlCancel(request_id):
+                self._watch.cancelled(self, request_id)
             case System():
                 self._note(message)
             case Result():
@@ -464,6 +483,9 @@ class Worker:
 
     def _serve(self, message: ControlRequest) -> None:
         request = message.request
+        if (permit := read(message)) is not None:
+            self._watch.asked(self, permit)
+            return
         if request.get("subtype") != "mcp_message" or request.get("server_name") != SERVER:
             self._process.write(self._protocol.refuse(message, "this host does not serve such requests"))
             return
@@ -478,7 +500,8 @@ class Worker:
     def _note(self, message: System) -> None:
         before = self.pending
         if message.subtype == "session_state_changed":
-            self._running = message.state == "running"
+            # Not only `running`: while it waits for leave to do something, it is `requires_action`.
+            self._running = message.state != "idle"
             self._idle.clear() if self._running else self._idle.set()
         elif message.subtype == "background_tasks_changed":
             self._tasks = len(message.tasks or ())

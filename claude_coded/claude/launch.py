@@ -11,6 +11,9 @@ Facts checked on Claude Code 2.1.330:
   that they are scaled or made JPEGs, but not those of a tool's results that are seeded. A user's images are
   also put into files, of which a line behind the message tells the model. What is no image becomes a text
   that says so.
+- `--permission-prompt-tool stdio` has it ask its host (`claude.permits`); without that, what it would ask is
+  refused.
+- Names that it does not know in `--tools`, and files that it cannot use in `--mcp-config`, it passes over.
 - As root it refuses `bypassPermissions` unless IS_SANDBOX=1.
 """
 
@@ -22,14 +25,20 @@ from typing import Final
 
 from claude_coded.claude.toolbridge import SERVER
 from claude_coded.errors import ConfigurationError
+from claude_coded.profiles import McpFile
 
 MINIMUM_VERSION: Final = (2, 1, 248)
 """The first version that takes `client_composed`: without it a prompt could run slash commands."""
+
+ASK: Final = "ask"
+"""The permission mode in which the CLI asks its host."""
 
 WITHHELD: Final = frozenset(
     {"CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY"}
 )
 WITHHELD_PREFIXES: Final = ("CLAUDE_CODED_", "WATCHDOG_", "LISTEN_")
+SECRETS: Final = frozenset({"ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"})
+"""Variables of the environment that are keys."""
 FOR_EVER: Final = 36500
 """Days; for the CLI's own clean-up of transcripts 0 would mean to keep none."""
 
@@ -44,12 +53,15 @@ class Launch:
     """What the arguments of a worker depend on. Spares of one Launch serve any new conversation of it.
 
     `session` is set when the process is to resume one; a fresh process gets its session id at the spawn.
-    `model` is for a resumed one: there `set_model` would leave its command in the history.
+    `model` is for a resumed one: there `set_model` would leave its command in the history. `tools` are those
+    of the CLI's own (None: what the kind has), `mcp` a file of servers with others.
     """
 
     agent: bool
     workspace: Path
     permission_mode: str
+    tools: tuple[str, ...] | None = None
+    mcp: McpFile | None = None
     auto_compact: bool = True
     retention_days: int = 30
     session: str | None = None
@@ -64,18 +76,42 @@ class Launch:
 def arguments(launch: Launch, fresh_session: str) -> list[str]:
     """Return the CLI's arguments. A prompt is never among them."""
     args = ["-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose"]
-    args += ["--include-partial-messages", "--permission-mode", launch.permission_mode]
-    # The client's own tools need no leave: it is the client that runs them.
-    args += ["--allowedTools", f"mcp__{SERVER}"]
+    asks = launch.permission_mode == ASK
+    args += ["--include-partial-messages", "--permission-mode", "default" if asks else launch.permission_mode]
+    args += ["--permission-prompt-tool", "stdio"] if asks else []
+    # The client's own tools need no leave: it is the client that runs them. The operator's have it.
+    servers = (SERVER, *(launch.mcp.servers if launch.mcp else ()))
+    args += ["--allowedTools", ",".join(f"mcp__{name}" for name in servers)]
     args += ["--resume", launch.session] if launch.session else []
     args += ["--fork-session", "--resume-session-at", launch.fork_at] if launch.fork_at else []
     args += ["--session-id", fresh_session] if launch.fork_at or not launch.session else []
     args += ["--model", launch.model] if launch.model else []
     args += ["--settings", f'{{"cleanupPeriodDays":{launch.retention_days or FOR_EVER}}}']
+    return [*args, *scope_arguments(launch)]
+
+
+def scope_arguments(launch: Launch) -> list[str]:
+    """Return the arguments that say what of the machine a session sees."""
+    args = ["--mcp-config", str(launch.mcp.path)] if launch.mcp else []
+    tools = launch.tools if launch.agent else launch.tools or ()
+    args += ["--tools", ",".join(tools)] if tools is not None else []
     if launch.agent:
         return [*args, "--setting-sources", "user,project,local"]
-    # No tools, and nothing of the machine's: no CLAUDE.md, hooks, skills, settings files or MCP servers.
-    return [*args, "--safe-mode", "--setting-sources", "", "--tools", "", "--strict-mcp-config"]
+    # Nothing of the machine's: no CLAUDE.md, hooks, skills, settings files or MCP servers. The safe mode
+    # leaves out servers that it is given, too.
+    args += [] if launch.mcp else ["--safe-mode"]
+    return [*args, "--setting-sources", "", "--strict-mcp-config"]
+
+
+def terminal_arguments(launch: Launch, session: str, model: str | None) -> list[str]:
+    """Return the arguments with which a person goes on with a session at the CLI's own terminal.
+
+    What Claude may do there the person is asked: the permission mode is the CLI's own.
+    """
+    args = ["--resume", session]
+    args += ["--model", model] if model else []
+    args += ["--settings", f'{{"cleanupPeriodDays":{launch.retention_days or FOR_EVER}}}']
+    return [*args, *scope_arguments(launch)]
 
 
 def environment(base: Mapping[str, str], *, api_key: str | None, retries: int) -> dict[str, str]:

@@ -10,6 +10,7 @@ from enum import Enum
 from itertools import count
 from typing import Any, Final
 
+import msgspec
 import orjson
 
 from claude_coded.claude.toolbridge import LIST_CHANGED, SERVER, Reply, qualified
@@ -181,8 +182,11 @@ class Protocol:
     def answer_tool(self, reply: Reply) -> bytes:
         """Answer a message to the client's tools."""
         request_id, message = reply
-        response = {"subtype": "success", "request_id": request_id, "response": {"mcp_response": message}}
-        return _line({"type": "control_response", "response": response})
+        return _response(request_id, {"mcp_response": message})
+
+    def answer_permit(self, request_id: str, answer: Mapping[str, Any]) -> bytes:
+        """Answer the question whether a tool may be used."""
+        return _response(request_id, answer)
 
     def set_model(self, model: str) -> tuple[bytes, str]:
         """Choose the model of the turns to come; `default` is the CLI's own choice."""
@@ -250,6 +254,12 @@ def split_batches(seeds: Sequence[tuple[Message, str]]) -> list[list[tuple[Messa
         if seed[0].role is Role.USER:
             runs.append([])
     return [run for run in runs if run]
+
+
+def _response(request_id: str, answer: Mapping[str, Any]) -> bytes:
+    response = {"subtype": "success", "request_id": request_id, "response": answer}
+    # Not orjson: what the CLI hands back and forth may hold numbers that it does not take.
+    return msgspec.json.encode({"type": "control_response", "response": response}) + b"\n"
 
 
 def _line(value: object) -> bytes:

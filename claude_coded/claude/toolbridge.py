@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import msgspec
 
+from claude_coded.profiles import CLIENT_SERVER
 from claude_coded.turn import Image, RemoteImage, Text, ToolOutcome, ToolSpec
 
-SERVER: Final = "client"
+SERVER: Final = CLIENT_SERVER
 PREFIX: Final = f"mcp__{SERVER}__"
 
 RESULT_LIMIT: Final = 500_000

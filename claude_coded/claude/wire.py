@@ -196,6 +196,12 @@ class ControlRequest(Struct, frozen=True, tag="control_request"):
     request: dict[str, Any]
 
 
+class ControlCancel(Struct, frozen=True, tag="control_cancel_request"):
+    """The CLI no longer needs the answer to a question of its own."""
+
+    request_id: str
+
+
 class Unknown(Struct, frozen=True):
     """A message of a type, or a shape, that is not known here."""
 
@@ -203,7 +209,9 @@ class Unknown(Struct, frozen=True):
     raw: bytes
 
 
-CliMessage = StreamEvent | Assistant | User | Result | System | ControlResponse | ControlRequest
+CliMessage = (
+    StreamEvent | Assistant | User | Result | System | ControlResponse | ControlRequest | ControlCancel
+)
 Line = CliMessage | Unknown
 
 _DECODER: Final[msgspec.json.Decoder[CliMessage]] = msgspec.json.Decoder(CliMessage)

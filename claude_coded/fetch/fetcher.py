@@ -42,7 +42,7 @@ class Fetcher:
         time_limit: float = TIME_LIMIT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._enabled = enabled
+        self.enabled = enabled
         self._network = network or Network()
         self._time_limit = time_limit
         self._cache = Cache(clock)
@@ -53,7 +53,7 @@ class Fetcher:
         urls = set(_urls(part for message in request.messages for part in message.parts))
         if not urls:
             return request
-        if not self._enabled:
+        if not self.enabled:
             raise UnsupportedParameter(
                 "images are taken as data URLs only; "
                 "the operator can allow http(s) ones with CLAUDE_CODED_FETCH_IMAGES",

@@ -17,7 +17,7 @@ from falcon import media
 
 from claude_coded import logs
 from claude_coded.errors import CodedError, Forbidden, InvalidApiKey
-from claude_coded.http.guard import ClientGone, ConnectionGuard
+from claude_coded.guard import ClientGone, ConnectionGuard
 from claude_coded.http.idempotency import Replays
 from claude_coded.http.resources import (
     About,
@@ -29,7 +29,7 @@ from claude_coded.http.resources import (
     Models,
     Request,
 )
-from claude_coded.listener import App
+from claude_coded.listener import App, Receive, Scope, Send
 from claude_coded.openai.wire import encode
 from claude_coded.service import TurnService
 from claude_coded.settings import Settings
@@ -41,16 +41,31 @@ OPEN_PATHS: Final = frozenset({"/health"})
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-def create_app(
-    service: TurnService, settings: Settings, keys: Mapping[str, str], about: About
-) -> ConnectionGuard:
-    """Return the ASGI app. `keys` are the clients' by tenant; none: everybody is the tenant `default`."""
-    app: falcon.asgi.App[Any, Any] = falcon.asgi.App(
-        request_type=Request,
-        middleware=[RequestIds(), Gate(Access.of(settings, keys))],
-    )
+class Api:
+    """The ASGI app. `keys` are the clients' by tenant; none: everybody is the tenant `default`."""
+
+    def __init__(self, service: TurnService, keys: Mapping[str, str], about: About) -> None:
+        self._gate = Gate(Access.of(service.settings, keys))
+        server = service.settings.server
+        # Falcon's annotations are narrower than ASGI's: it takes any mapping for a message.
+        app = cast("App", _routed(service, about, self._gate))
+        self._guard = ConnectionGuard(app, max_body=server.max_body_bytes, body_timeout=server.body_timeout)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        await self._guard(scope, receive, send)
+
+    def configure(self, settings: Settings, keys: Mapping[str, str]) -> None:
+        """Go on with other settings and keys, from the next request on."""
+        self._gate.access = Access.of(settings, keys)
+        server = settings.server
+        self._guard.configure(max_body=server.max_body_bytes, body_timeout=server.body_timeout)
+
+
+def _routed(service: TurnService, about: About, gate: "Gate") -> falcon.asgi.App[Any, Any]:
+    app: falcon.asgi.App[Any, Any] = falcon.asgi.App(request_type=Request, middleware=[RequestIds(), gate])
     app.resp_options.media_handlers[falcon.MEDIA_JSON] = media.JSONHandler(dumps=encode)
-    app.add_route("/v1/chat/completions", ChatCompletions(service, settings, Replays(time.monotonic)))
+    app.add_route("/v1/chat/completions", ChatCompletions(service, Replays(time.monotonic)))
     app.add_route("/v1/models", Models(service, about))
     app.add_route("/v1/models/{name}", Model(service, about))
     app.add_route("/health", Health(service, about))
@@ -60,9 +75,7 @@ def create_app(
     app.add_error_handler(CodedError, _on_coded_error)
     app.add_error_handler(Exception, _on_exception)
     app.add_error_handler(ClientGone, _on_client_gone)
-    server = settings.server
-    # Falcon's annotations are narrower than ASGI's: it takes any mapping for a message.
-    return ConnectionGuard(cast("App", app), max_body=server.max_body_bytes, body_timeout=server.body_timeout)
+    return app
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,22 +142,22 @@ class Gate:
     """Lets in who may call, before the body is looked at."""
 
     def __init__(self, access: Access) -> None:
-        self._access = access
+        self.access = access
 
     async def process_request(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Check Host, Origin and key."""
-        if not self._access.host_allowed(req.get_header("Host") or "localhost"):
+        if not self.access.host_allowed(req.get_header("Host") or "localhost"):
             raise Forbidden("this Host is not allowed (CLAUDE_CODED_ALLOWED_HOSTS)")
         origin = req.get_header("Origin")
         if origin is not None:
             self._check_origin(origin, req, resp)
-        tenant = self._access.tenant(req.get_header("Authorization"))
+        tenant = self.access.tenant(req.get_header("Authorization"))
         req.context.tenant = tenant or ""
         if tenant is None and req.path not in OPEN_PATHS and not resp.complete:
             raise InvalidApiKey("a valid API key is needed: Authorization: Bearer KEY")
 
     def _check_origin(self, origin: str, req: Request, resp: falcon.asgi.Response) -> None:
-        if not self._access.origin_allowed(origin):
+        if not self.access.origin_allowed(origin):
             raise Forbidden("this Origin is not allowed (CLAUDE_CODED_ALLOWED_ORIGINS)")
         resp.set_header("Access-Control-Allow-Origin", origin)
         resp.append_header("Vary", "Origin")

@@ -1,8 +1,9 @@
 """What a client may choose for its turn by headers, within what the operator allows.
 
-- `X-Claude-Permission-Mode`: what Claude may do unasked. The operator's setting is the ceiling. From what
-  allows most: `bypassPermissions` (everything), `acceptEdits` (what changes files, too), `ask` (what an
-  operator then allows), `dontAsk` (what is allowed beforehand, no more), `plan` (what changes nothing).
+- `X-Claude-Permission-Mode`: what Claude may do unasked. The model's mode, else the operator's setting, is
+  the ceiling. From what allows most: `bypassPermissions` (everything), `acceptEdits` (what changes files,
+  too), `ask` (what an operator then allows), `dontAsk` (what is allowed beforehand, no more), `plan` (what
+  changes nothing).
 - `X-Claude-Workspace`: where Claude works, a directory below WORKSPACE_DIR, by its path from there.
 - `X-Claude-Effort`: how much the model thinks; it counts before the body's `reasoning_effort`.
 
@@ -17,27 +18,30 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from claude_coded.errors import Forbidden, InvalidRequest
+from claude_coded.profiles import EFFORTS
 from claude_coded.settings import PERMISSION_MODES, ClaudeSettings
-from claude_coded.turn import Options
+from claude_coded.turn import Options, Profile
 
 MODE_HEADER: Final = "X-Claude-Permission-Mode"
 WORKSPACE_HEADER: Final = "X-Claude-Workspace"
 EFFORT_HEADER: Final = "X-Claude-Effort"
 HEADERS: Final = (MODE_HEADER, WORKSPACE_HEADER, EFFORT_HEADER)
 
-EFFORTS: Final = ("low", "medium", "high", "xhigh", "max")
 PERMISSIVENESS: Final = ("plan", "dontAsk", "ask", "acceptEdits", "bypassPermissions")
 """Permission modes, each allowing more than those before it."""
 
 
-def choose(options: Options, header: Callable[[str], str | None], settings: ClaudeSettings) -> Options:
+def choose(
+    options: Options, header: Callable[[str], str | None], settings: ClaudeSettings, profile: Profile
+) -> Options:
     """Return the options with what the headers choose; `header` returns the text of one by its name.
 
     Raises InvalidRequest for what is no choice and Forbidden for what the operator does not allow; both name
     the header.
     """
     if (mode := header(MODE_HEADER)) is not None:
-        options = replace(options, permission_mode=_mode(mode, settings.permission_mode))
+        ceiling = profile.permission_mode or settings.permission_mode
+        options = replace(options, permission_mode=_mode(mode, ceiling))
     if (path := header(WORKSPACE_HEADER)) is not None:
         options = replace(options, workspace=_workspace(path, settings.workspace))
     if (effort := header(EFFORT_HEADER)) is not None:

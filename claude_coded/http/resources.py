@@ -20,7 +20,6 @@ from claude_coded.openai.answers import ChunkEncoder, Completion, Envelope
 from claude_coded.openai.chat import ChatRequest, parse_chat
 from claude_coded.openai.wire import KEEP_ALIVE, check_conversation_id, model_object, usage_object
 from claude_coded.service import Listed, TurnService
-from claude_coded.settings import Settings
 from claude_coded.turn import AnswerEvent, ConversationKey, TurnFailed, TurnFinished, TurnRequest
 
 CONVERSATION_HEADER: Final = "X-Conversation-ID"
@@ -56,9 +55,8 @@ class About:
 class ChatCompletions:
     """`POST /v1/chat/completions`."""
 
-    def __init__(self, service: TurnService, settings: Settings, replays: Replays) -> None:
+    def __init__(self, service: TurnService, replays: Replays) -> None:
         self._service = service
-        self._settings = settings
         self._replays = replays
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
@@ -70,9 +68,10 @@ class ChatCompletions:
         name = _conversation(header, chat)
         if name is not None:
             resp.set_header(CONVERSATION_HEADER, name)
+        profile = self._service.models.profile(chat.model)
         request = TurnRequest(
             key=ConversationKey(req.context.tenant, name or f"conv-{uuid4().hex}"),
-            profile=self._service.models.profile(chat.model),
+            profile=profile,
             messages=chat.messages,
             system=chat.system,
             streamed=chat.stream,
@@ -80,7 +79,7 @@ class ChatCompletions:
             hint=_hint(req) or chat.hint,
             ephemeral=not chat.store,
             tools=chat.tools,
-            options=choose(chat.options, req.get_header, self._settings.claude),
+            options=choose(chat.options, req.get_header, self._service.settings.claude, profile),
         )
         claim = Claim.of(req.context.tenant, req.get_header(KEY_HEADER), *_deciding(req), body)
         begun = await self._replays.begin(claim, partial(self._begin, request, chat))
@@ -108,7 +107,7 @@ class ChatCompletions:
     async def _stream(self, resp: falcon.asgi.Response, begun: Begun, *, include_usage: bool) -> None:
         batches = begun.batches
         try:
-            first = await batches.next(self._settings.server.header_hold)
+            first = await batches.next(self._service.settings.server.header_hold)
             if first and isinstance(first[0], TurnFailed):
                 raise first[0].error
         except BaseException:
@@ -118,7 +117,7 @@ class ChatCompletions:
         resp.content_type = "text/event-stream"
         resp.set_header("Cache-Control", "no-cache")
         resp.set_header("X-Accel-Buffering", "no")
-        resp.stream = EventStream(batches, first, encoder, self._settings.server.keep_alive)
+        resp.stream = EventStream(batches, first, encoder, self._service.settings.server.keep_alive)
 
 
 class EventStream:

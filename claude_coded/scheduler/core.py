@@ -10,6 +10,7 @@ from claude_coded.scheduler.vocabulary import (
     Action,
     Admit,
     Assign,
+    Configured,
     DrainRequested,
     Event,
     EvictRequested,
@@ -17,6 +18,8 @@ from claude_coded.scheduler.vocabulary import (
     Phase,
     Refusal,
     Reject,
+    ReleaseRequested,
+    ResumeRequested,
     Spawn,
     Stop,
     StopReason,
@@ -78,6 +81,7 @@ class _Ticket:
     id: int
     conversation: ConversationKey
     deadline: float
+    hold: bool = False
     stage: _Stage = _Stage.LINED
     want: Want | None = None
     worker: int | None = None
@@ -118,6 +122,7 @@ class Scheduler:
         actions = list(self._dispatch(event, now))
         actions += self._place(now)
         actions += self._expire(now)
+        actions += self._shed()
         actions += self._refill(now)
         return actions
 
@@ -153,6 +158,11 @@ class Scheduler:
         """Return whether a turn of the conversation runs or is about to."""
         return conversation in self._owners
 
+    def is_held(self, conversation: ConversationKey) -> bool:
+        """Return whether an operator has the conversation to himself."""
+        owner = self._owners.get(conversation)
+        return owner is not None and self._tickets[owner].hold
+
     # Events --------------------------------------------------------------------------------------------
 
     def _dispatch(self, event: Event, now: float) -> Iterator[Action]:
@@ -166,15 +176,21 @@ class Scheduler:
             WorkerStirred: self._stirred,
             WorkerExited: self._exited,
             EvictRequested: self._evicted,
+            ReleaseRequested: self._released,
             DrainRequested: self._drained,
+            ResumeRequested: self._resumed,
+            Configured: self._configured,
             Tick: lambda _event, _now: (),
         }
         yield from handlers[type(event)](event, now)
 
     def _requested(self, event: TurnRequested, now: float) -> Iterator[Action]:
-        ticket = _Ticket(event.ticket, event.conversation, now + self.limits.queue_timeout)
-        if self.draining:
+        deadline = inf if event.hold else now + self.limits.queue_timeout
+        ticket = _Ticket(event.ticket, event.conversation, deadline, event.hold)
+        if self.draining and not event.hold:
             yield Reject(ticket.id, Refusal.DRAINING)
+        elif self.is_held(event.conversation):
+            yield Reject(ticket.id, Refusal.HELD)
         elif event.conversation not in self._owners:
             self._tickets[ticket.id] = ticket
             yield from self._admit(ticket)
@@ -187,6 +203,9 @@ class Scheduler:
         ticket.stage = _Stage.ADMITTED
         self._owners[ticket.conversation] = ticket.id
         yield Admit(ticket.id)
+        if ticket.hold:
+            behind = [t for t in self._tickets.values() if t.conversation == ticket.conversation]
+            yield from self._reject_all([t for t in behind if t is not ticket], Refusal.HELD)
 
     def _wanted(self, event: WorkerWanted, _now: float) -> Iterable[Action]:
         ticket, want = self._tickets.get(event.ticket), event.want
@@ -205,8 +224,21 @@ class Scheduler:
 
     def _drained(self, _event: DrainRequested, _now: float) -> Iterator[Action]:
         self.draining = True
-        unserved = [t for t in self._tickets.values() if t.stage is not _Stage.SERVED]
+        unserved = [t for t in self._tickets.values() if t.stage is not _Stage.SERVED and not t.hold]
         yield from self._reject_all(unserved, Refusal.DRAINING)
+
+    def _resumed(self, _event: ResumeRequested, _now: float) -> Iterable[Action]:
+        self.draining = False
+        return ()
+
+    def _configured(self, event: Configured, now: float) -> Iterator[Action]:
+        self.limits = event.limits
+        if event.renew:
+            self._demand.clear()
+            self.spare_launch = event.spare_launch
+            self._pause, self._blocked_until = 0.0, now  # what kept workers from starting may be mended
+            for worker in list(self.workers.values()):
+                yield from self._let_go(worker, StopReason.OUTDATED, parked=False)
 
     def _stirred(self, event: WorkerStirred, now: float) -> Iterable[Action]:
         if (worker := self.workers.get(event.worker)) is not None:
@@ -266,8 +298,8 @@ class Scheduler:
         worker.ticket = None
         if ticket is not None:
             yield self._assign(ticket, worker, now)
-        elif worker.conversation is not None:
-            # Started to resume a session for a request that has left.
+        elif worker.conversation is not None or worker.doomed:
+            # Started to resume a session for a request that has left, or with settings that have changed.
             yield self._stop(worker, StopReason.UNSUITED)
 
     def _exited(self, event: WorkerExited, now: float) -> Iterator[Action]:
@@ -289,14 +321,21 @@ class Scheduler:
         waiting = [
             t
             for t in self._tickets.values()
-            if t.conversation == event.conversation and t.stage is not _Stage.SERVED
+            if t.conversation == event.conversation and t.stage is not _Stage.SERVED and not t.hold
         ]
         yield from self._reject_all(waiting, Refusal.EVICTED)
-        worker = self.of(event.conversation)
-        if worker is None:
-            return
-        if worker.phase in {Phase.IDLE, Phase.PARKED}:
-            yield self._stop(worker, StopReason.EVICTED)
+        if (worker := self.of(event.conversation)) is not None:
+            yield from self._let_go(worker, StopReason.EVICTED)
+
+    def _released(self, event: ReleaseRequested, _now: float) -> Iterable[Action]:
+        worker = self.workers.get(event.worker)
+        return self._let_go(worker, StopReason.EVICTED) if worker is not None else ()
+
+    def _let_go(self, worker: WorkerView, reason: StopReason, *, parked: bool = True) -> Iterator[Action]:
+        """Stop a worker that waits, a parked one only with `parked`; another one stops when it would wait."""
+        waits = {Phase.IDLE, Phase.SPARE} | ({Phase.PARKED} if parked else set())
+        if worker.phase in waits:
+            yield self._stop(worker, reason)
         else:
             worker.doomed = True
 
@@ -390,6 +429,15 @@ class Scheduler:
             return self.limits.idle_timeout > 0 and worker.since + self.limits.idle_timeout <= now
         return worker.phase in {Phase.IDLE, Phase.SPARE, Phase.PARKED}
 
+    def _shed(self) -> Iterator[Action]:
+        """Stop what is more than the pool's size, should that have become less: busy ones when they end."""
+        excess = sum(w.phase is not Phase.STOPPING for w in self.workers.values()) - self.limits.size
+        if excess > 0:
+            spares = [w for w in self._spares() if w.phase is Phase.SPARE]
+            idle, parked = (sorted(of, key=lambda w: w.since) for of in (self._idle(), self._parked_ones()))
+            for worker in [*spares, *idle, *parked][:excess]:
+                yield self._stop(worker, StopReason.CAPACITY)
+
     def _refill(self, now: float) -> Iterator[Action]:
         """Keep spares ready, when nobody waits and the CPU is not needed for first turns."""
         if now < max(self._refill_at, self._blocked_until):
@@ -480,5 +528,8 @@ class Scheduler:
         return [
             w
             for w in self.workers.values()
-            if w.conversation is None and w.ticket is None and w.phase in {Phase.SPARE, Phase.STARTING}
+            if w.conversation is None
+            and w.ticket is None
+            and w.phase in {Phase.SPARE, Phase.STARTING}
+            and not w.doomed
         ]

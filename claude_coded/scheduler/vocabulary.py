@@ -26,6 +26,7 @@ class Refusal(Enum):
     DRAINING = "draining"
     BACKING_OFF = "backing_off"
     EVICTED = "evicted"
+    HELD = "held"
 
 
 class StopReason(Enum):
@@ -37,6 +38,7 @@ class StopReason(Enum):
     UNUSABLE = "unusable"
     FORSAKEN = "forsaken"  # the client's tools never returned anything
     EVICTED = "evicted"
+    OUTDATED = "outdated"  # started with settings that have changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +83,14 @@ class Want:
 
 @dataclass(frozen=True, slots=True)
 class TurnRequested:
-    """A request asks for its conversation."""
+    """A request asks for its conversation.
+
+    `hold` is an operator's, who wants no worker: while that one has the conversation, others are refused.
+    """
 
     ticket: int
     conversation: ConversationKey
+    hold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +154,32 @@ class EvictRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseRequested:
+    """An operator wants a worker stopped, at the end of its turn if one runs; who waits gets another."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
 class DrainRequested:
     """Nothing new is taken; what runs goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRequested:
+    """New turns are taken again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """The settings have changed. With `renew` no worker that was started before it serves a further turn.
+
+    A turn that waits for its client's tools is still answered.
+    """
+
+    limits: Limits
+    spare_launch: Hashable
+    renew: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +197,10 @@ Event = (
     | WorkerStirred
     | WorkerExited
     | EvictRequested
+    | ReleaseRequested
     | DrainRequested
+    | ResumeRequested
+    | Configured
     | Tick
 )
 

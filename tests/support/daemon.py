@@ -264,6 +264,10 @@ class Daemon:
         return self.directory / "state"
 
     @property
+    def socket(self) -> Path:
+        return self.directory / "run" / "control.sock"
+
+    @property
     def log_file(self) -> Path:
         return self.directory / "log"
 
@@ -291,6 +295,7 @@ class Daemon:
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
             "WORKSPACE_DIR": str(self.workspace),
             "CLAUDE_CODED_STATE_DIR": str(self.state),
+            "CLAUDE_CODED_SOCKET": str(self.socket),
             "CLAUDE_CODED_CONFIG": str(self.directory / "config.toml"),
             "PORT": str(self.port),
             **self.settings,

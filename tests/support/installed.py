@@ -19,7 +19,10 @@ from tests.support.daemon import REQUEST_SECONDS, Daemon
 PREFIX: Final = Path("/opt/claude-coded")
 PYTHON: Final = Path("/opt/python")
 CONTRIB: Final = Path(__file__).parents[2] / "contrib/systemd"
-SCRIPTS: Final = {"claude-coded": "claude_coded.daemon"}
+SCRIPTS: Final = {
+    "claude-coded": "claude_coded.command_line",
+    "claude-codectl": "claude_coded.control.commands",
+}
 LAUNCHER: Final = f"#!/bin/sh\nLD_LIBRARY_PATH={PYTHON}/lib exec {PREFIX}/bin/python -c"
 """An interpreter that was moved finds its own library so; the one of the machine may be another's."""
 

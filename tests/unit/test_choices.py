@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from claude_coded.errors import CodedError, Forbidden, InvalidRequest
-from claude_coded.http.choices import EFFORTS, PERMISSIVENESS, choose
+from claude_coded.http.choices import PERMISSIVENESS, choose
+from claude_coded.models import AGENT
+from claude_coded.profiles import EFFORTS
 from claude_coded.settings import PERMISSION_MODES, ClaudeSettings
 from claude_coded.turn import Options
 
@@ -19,8 +22,14 @@ MODE, WORKSPACE, EFFORT = "X-Claude-Permission-Mode", "X-Claude-Workspace", "X-C
 GIVEN = Options(stop=("END",), effort="low")
 
 
-def chosen(headers: Mapping[str, str], root: Path = Path("/"), mode: str = "bypassPermissions") -> Options:
-    return choose(GIVEN, headers.get, ClaudeSettings(workspace=root, permission_mode=mode))
+def chosen(
+    headers: Mapping[str, str],
+    root: Path = Path("/"),
+    mode: str = "bypassPermissions",
+    own: str | None = None,
+) -> Options:
+    settings = ClaudeSettings(workspace=root, permission_mode=mode)
+    return choose(GIVEN, headers.get, settings, replace(AGENT, permission_mode=own))
 
 
 def refused(kind: type[CodedError], header: str, text: str, *where: Any, **how: Any) -> None:
@@ -67,6 +76,12 @@ def test_the_order_of_modes() -> None:
     refused(Forbidden, MODE, "bypassPermissions", mode="acceptEdits")
     refused(Forbidden, MODE, "acceptEdits", mode="dontAsk")
     refused(Forbidden, MODE, "dontAsk", mode="plan")
+
+
+def test_a_models_own_mode_is_its_ceiling() -> None:
+    assert chosen({MODE: "acceptEdits"}, mode="plan", own="acceptEdits").permission_mode == "acceptEdits"
+    refused(Forbidden, MODE, "acceptEdits", mode="bypassPermissions", own="dontAsk")
+    assert chosen({}, own="plan") is GIVEN
 
 
 @pytest.mark.parametrize("mode", ["", "default", "Plan", "plan ", "auto"])

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_coded.http.guard import ClientGone, ConnectionGuard
+from claude_coded.guard import ClientGone, ConnectionGuard
 from claude_coded.listener import App, Listener, Message, Receive, Scope, Send, bind_tcp
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"

@@ -17,6 +17,7 @@ from claude_coded.claude.launch import (
     scratch_directory,
 )
 from claude_coded.errors import ConfigurationError
+from claude_coded.profiles import McpFile
 
 AGENT = Launch(agent=True, workspace=Path("/w"), permission_mode="plan")
 CHAT = Launch(agent=False, workspace=Path("/w"), permission_mode="plan")
@@ -46,6 +47,29 @@ def test_the_chat_profile_has_no_tools_and_reads_no_files() -> None:
     assert args[args.index("--setting-sources") + 1] == ""
     assert {"--safe-mode", "--strict-mcp-config"} <= set(args)
     assert "--tools" not in arguments(AGENT, "s")
+
+
+def test_in_mode_ask_the_cli_asks_its_host() -> None:
+    args = arguments(replace(AGENT, permission_mode="ask"), "s")
+    assert args[args.index("--permission-mode") + 1] == "default"
+    assert args[args.index("--permission-prompt-tool") + 1] == "stdio"
+    assert "--permission-prompt-tool" not in arguments(AGENT, "s")
+
+
+def test_tools_and_servers_of_a_profile() -> None:
+    servers = McpFile(Path("/c/mcp.json"), ("notes", "web"), "digest")
+    args = arguments(replace(AGENT, tools=("Read", "Grep"), mcp=servers), "s")
+    assert args[args.index("--tools") + 1] == "Read,Grep"
+    assert args[args.index("--mcp-config") + 1] == "/c/mcp.json"
+    assert args[args.index("--allowedTools") + 1] == "mcp__client,mcp__notes,mcp__web"
+    none = arguments(replace(AGENT, tools=()), "s")
+    assert none[none.index("--tools") + 1] == ""
+    # The safe mode would leave out the servers; the rest keeps a chat from the machine's files.
+    chat = arguments(replace(CHAT, mcp=servers, tools=("Read",)), "s")
+    assert "--safe-mode" not in chat
+    assert chat[chat.index("--setting-sources") + 1] == ""
+    assert chat[chat.index("--tools") + 1] == "Read"
+    assert "--strict-mcp-config" in chat
 
 
 def test_the_daemons_own_variables_are_withheld() -> None:

@@ -8,8 +8,11 @@ import pytest
 
 from claude_coded.claude.launch import Launch
 from claude_coded.errors import CodedError, Draining, Evicted
+from claude_coded.events import Events
+from claude_coded.permissions import Desk
 from claude_coded.pool import Pool
 from claude_coded.scheduler import Limits, Want
+from claude_coded.store import Store
 from claude_coded.turn import ConversationKey
 from claude_coded.worker import Cli
 
@@ -19,7 +22,15 @@ LAUNCH = Launch(agent=True, workspace=Path("/"), permission_mode="plan")
 
 def a_pool() -> Pool:
     cli = Cli(Path("/nowhere/claude"), {}, retries=0)
-    return Pool(Limits(1, 0, 0.0, 8, 60.0, 0.0), cli, LAUNCH, lambda _: None)
+    desk = Desk(Store(Path("/nowhere")), timeout=lambda: 60.0, wall=lambda: 0.0)
+    return Pool(
+        Limits(1, 0, 0.0, 8, 60.0, 0.0),
+        cli,
+        LAUNCH,
+        models=lambda _: None,
+        desk=desk,
+        events=Events(lambda: 0.0),
+    )
 
 
 @pytest.mark.parametrize(

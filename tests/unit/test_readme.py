@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-from claude_coded.daemon import shown_default
 from claude_coded.openai.fields import FIELDS, Treatment
 from claude_coded.settings import specs
 
@@ -19,7 +18,7 @@ def test_every_setting_is_told_with_its_default() -> None:
     assert set(rows) == {spec.variable for spec in specs()}
     for spec in specs():
         if spec.default not in {None, ()} and spec.derive is None:
-            assert rows[spec.variable] == shown_default(spec), spec.variable
+            assert rows[spec.variable] == spec.show(spec.default), spec.variable
 
 
 def test_every_field_is_told_with_its_treatment() -> None:

@@ -10,12 +10,12 @@ import httpx
 import pytest
 
 from claude_coded.history import read
-from claude_coded.http.app import create_app
+from claude_coded.http.app import Api
 from claude_coded.http.resources import About
 from claude_coded.models import Models
 from claude_coded.planning import Located
 from claude_coded.service import TurnService
-from claude_coded.settings import load
+from claude_coded.settings import Settings, load
 from claude_coded.turn import AnswerEvent, Options, TextDelta, TurnFinished, TurnRequest
 
 
@@ -24,6 +24,7 @@ class Service:
     """Answers every turn with its number, and notes what it was asked."""
 
     models: Models
+    settings: Settings
     asked: list[TurnRequest] = field(default_factory=list)
 
     async def locate(self, request: TurnRequest) -> Located:
@@ -43,9 +44,9 @@ class Face:
     def __init__(self, loop: asyncio.Runner, workspace: Path, **environment: str) -> None:
         self._loop = loop
         settings = load({}, {"WORKSPACE_DIR": str(workspace), **environment})
-        self.service = Service(Models())
+        self.service = Service(Models(), settings)
         about = About("1", "2", 0.0, lambda: 0.0)
-        self._app = create_app(cast("TurnService", self.service), settings, {}, about)
+        self._app = Api(cast("TurnService", self.service), {}, about)
 
     def post(self, headers: dict[str, str], **more: Any) -> httpx.Response:
         body = {"model": "claude-code", "messages": [{"role": "user", "content": "hi"}], **more}

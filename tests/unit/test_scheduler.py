@@ -19,6 +19,7 @@ from claude_coded.scheduler import (
     Action,
     Admit,
     Assign,
+    Configured,
     DrainRequested,
     Event,
     EvictRequested,
@@ -26,6 +27,8 @@ from claude_coded.scheduler import (
     Phase,
     Refusal,
     Reject,
+    ReleaseRequested,
+    ResumeRequested,
     Scheduler,
     Spawn,
     Stop,
@@ -85,9 +88,15 @@ class Bench:
         self.now += seconds
         return self.send(Tick())
 
-    def request(self, name: str) -> tuple[int, list[Action]]:
+    def request(self, name: str, *, hold: bool = False) -> tuple[int, list[Action]]:
         self.tickets += 1
-        return self.tickets, self.send(TurnRequested(self.tickets, key(name)))
+        return self.tickets, self.send(TurnRequested(self.tickets, key(name), hold=hold))
+
+    def hold(self, name: str) -> int:
+        """Have the conversation to oneself."""
+        ticket, actions = self.request(name, hold=True)
+        assert actions == [Admit(ticket)]
+        return ticket
 
     def ask(self, name: str, want: Want | None = None) -> tuple[int, list[Action]]:
         """Request, and once admitted want a worker."""
@@ -950,6 +959,161 @@ def test_evict_of_a_cold_conversation_is_nothing() -> None:
     assert Bench().send(EvictRequested(key("a"))) == []
 
 
+def test_evict_leaves_who_holds_the_conversation() -> None:
+    bench = Bench()
+    ticket = bench.hold("a")
+    assert bench.send(EvictRequested(key("a"))) == []
+    assert bench.scheduler.is_held(key("a"))
+    assert bench.send(TicketCancelled(ticket)) == []
+    assert not bench.scheduler.holds(key("a"))
+
+
+# Operators -------------------------------------------------------------------------------------------------
+
+
+def test_release_of_an_idle_parked_or_spare_worker_stops_it() -> None:
+    bench = Bench(size=4, spares=1)
+    idle = bench.turn("a")
+    ticket, parked = bench.serve("b")
+    bench.send(TurnParked(ticket))
+    spare = bench.spare()
+    for worker in (idle, parked, spare):
+        assert bench.send(ReleaseRequested(worker)) == [Stop(worker, StopReason.EVICTED)]
+
+
+def test_release_of_a_busy_worker_waits_for_its_turn_and_who_comes_next_gets_another() -> None:
+    bench = Bench()
+    ticket, worker = bench.serve("a")
+    after, _ = bench.request("a")
+    assert bench.send(ReleaseRequested(worker)) == []
+    assert bench.send(TurnEnded(ticket, keep=True)) == [Stop(worker, StopReason.EVICTED), Admit(after)]
+    assert bench.send(WorkerWanted(after, resume("a"))) == []
+    (spawn,) = bench.send(WorkerExited(worker))
+    assert isinstance(spawn, Spawn)
+
+
+def test_release_of_a_starting_spare_stops_it_once_it_runs() -> None:
+    bench = Bench(size=3, spares=1)
+    (spawn,) = bench.wait(REFILL_DELAY)
+    assert isinstance(spawn, Spawn)
+    assert bench.send(ReleaseRequested(spawn.worker)) == []
+    _, actions = bench.ask("a")
+    assert [type(action) for action in actions] == [Spawn], "what is about to go serves nobody"
+    assert bench.send(WorkerReady(spawn.worker)) == [Stop(spawn.worker, StopReason.UNSUITED)]
+
+
+def test_release_of_a_worker_that_is_gone_is_nothing() -> None:
+    assert Bench().send(ReleaseRequested(7)) == []
+
+
+def test_hold_waits_for_the_turn_and_refuses_who_comes_meanwhile() -> None:
+    bench = Bench(queue_timeout=5.0)
+    ticket, worker = bench.serve("a")
+    hold, actions = bench.request("a", hold=True)
+    assert actions == []
+    behind, actions = bench.request("a")
+    assert actions == []
+    assert bench.wait(4.0) == []
+    assert bench.send(TurnEnded(ticket, keep=True)) == [Admit(hold), Reject(behind, Refusal.HELD)]
+    late, actions = bench.request("a")
+    assert actions == [Reject(late, Refusal.HELD)]
+    assert bench.wait(3600.0) == []
+    assert bench.send(ReleaseRequested(worker)) == [Stop(worker, StopReason.EVICTED)]
+    assert bench.send(TicketCancelled(hold)) == []
+    _, actions = bench.request("a")
+    assert len(actions) == 1
+
+
+def test_hold_never_waits_too_long_and_a_drain_leaves_it() -> None:
+    bench = Bench(queue_timeout=1.0)
+    ticket, _ = bench.serve("a")
+    hold, _ = bench.request("a", hold=True)
+    assert bench.wait(100.0) == []
+    assert bench.send(DrainRequested()) == []
+    assert bench.send(TurnEnded(ticket, keep=True)) == [Admit(hold)]
+    other, actions = bench.request("b", hold=True)
+    assert actions == [Admit(other)]
+
+
+def test_a_second_hold_is_refused() -> None:
+    bench = Bench()
+    bench.hold("a")
+    second, actions = bench.request("a", hold=True)
+    assert actions == [Reject(second, Refusal.HELD)]
+
+
+def test_resume_takes_new_turns_and_keeps_spares_again() -> None:
+    bench = Bench(spares=1)
+    bench.send(DrainRequested())
+    assert bench.wait(60.0) == []
+    (spawn,) = bench.send(ResumeRequested())
+    assert isinstance(spawn, Spawn)
+    ticket, actions = bench.request("a")
+    assert actions == [Admit(ticket)]
+
+
+def test_a_smaller_pool_sheds_spares_first_then_the_idle_and_the_busy_when_they_end() -> None:
+    bench = Bench(size=4, spares=1)
+    ticket, busy = bench.serve("a")
+    older, newer = bench.turn("b"), bench.turn("c")
+    spare = bench.spare()
+    assert bench.send(Configured(Limits(2), AGENT)) == [
+        Stop(spare, StopReason.CAPACITY),
+        Stop(older, StopReason.CAPACITY),
+    ]
+    assert bench.send(Configured(Limits(1), AGENT)) == [Stop(newer, StopReason.CAPACITY)]
+    for worker in (spare, older, newer):
+        assert bench.send(WorkerExited(worker)) == []
+    assert bench.send(TurnEnded(ticket, keep=True)) == []
+    assert list(bench.scheduler.workers) == [busy]
+
+
+def test_a_smaller_pool_stops_a_busy_worker_at_its_turns_end() -> None:
+    bench = Bench(size=2)
+    first, one = bench.serve("a")
+    bench.serve("b")
+    assert bench.send(Configured(Limits(1), AGENT)) == []
+    assert bench.send(TurnEnded(first, keep=True)) == [Stop(one, StopReason.CAPACITY)]
+
+
+def test_a_larger_pool_serves_who_waits() -> None:
+    bench = Bench(size=1)
+    bench.serve("a")
+    ticket, _ = bench.ask("b")
+    (spawn,) = bench.send(Configured(Limits(2), AGENT))
+    assert spawn == Spawn(2, AGENT)
+    assert bench.send(WorkerReady(2)) == [Assign(ticket, 2, hot=False)]
+
+
+def test_renewal_lets_running_and_parked_turns_end_and_no_worker_serves_another() -> None:
+    bench = Bench(size=5, spares=1)
+    busy, one = bench.serve("a")
+    parked, two = bench.serve("b")
+    bench.send(TurnParked(parked))
+    idle = bench.turn("c")
+    spare = bench.spare()
+    assert bench.send(Configured(Limits(5, 1), CHAT, renew=True)) == [
+        Stop(idle, StopReason.OUTDATED),
+        Stop(spare, StopReason.OUTDATED),
+    ]
+    assert bench.scheduler.spare_launch == CHAT
+    assert bench.send(TurnEnded(busy, keep=True)) == [Stop(one, StopReason.EVICTED)]
+    again, actions = bench.ask("b")
+    assert actions == [Assign(again, two, hot=True)]
+    assert bench.send(TurnEnded(again, keep=True)) == [Stop(two, StopReason.EVICTED)]
+
+
+def test_renewal_ends_the_pause_after_failed_starts() -> None:
+    bench = Bench()
+    bench.ask("a")
+    bench.send(WorkerExited(1, failed=True))
+    _, actions = bench.ask("b")
+    assert [type(action) for action in actions] == [Reject]
+    bench.send(Configured(Limits(2), AGENT, renew=True))
+    _, actions = bench.ask("c")
+    assert [type(action) for action in actions] == [Spawn]
+
+
 def test_figures_count_each_phase() -> None:
     bench = Bench(size=6, spares=1)
     bench.serve("a")
@@ -984,6 +1148,7 @@ class Asker:
     stage: Stage = Stage.LINED
     want: Want | None = None
     worker: int = 0
+    hold: bool = False
     ends: int = 0  # times it was assigned, rejected or withdrawn
 
 
@@ -1026,7 +1191,7 @@ class Pool(RuleBasedStateMachine):
         queue_timeout=st.sampled_from([0.0, 7.3, 60.0, 1000.0]),
         park_timeout=st.sampled_from([0.0, 9.7, 600.0]),
     )
-    def configure(self, **settings: Any) -> None:
+    def begin(self, **settings: Any) -> None:
         limits = Limits(**settings)
         self.scheduler = Scheduler(limits, AGENT)
 
@@ -1062,6 +1227,7 @@ class Pool(RuleBasedStateMachine):
 
     def on_admit(self, action: Admit) -> None:
         asker = self.askers[action.ticket]
+        assert asker.hold or not self.scheduler.draining
         others = [a for a in self.askers.values() if a.conversation == asker.conversation]
         assert not any(a.stage in {Stage.ADMITTED, Stage.WAITING, Stage.SERVED} for a in others)
         assert asker is next(a for a in others if a.stage is Stage.LINED)
@@ -1095,8 +1261,8 @@ class Pool(RuleBasedStateMachine):
 
     # What happens ------------------------------------------------------------------------------------------
 
-    def asker(self, pick: int, *stages: Stage) -> Asker | None:
-        found = [a for a in self.askers.values() if a.stage in stages]
+    def asker(self, pick: int, *stages: Stage, hold: bool | None = None) -> Asker | None:
+        found = [a for a in self.askers.values() if a.stage in stages and hold in {None, a.hold}]
         return found[pick % len(found)] if found else None
 
     def process(self, pick: int, *phases: Phase) -> Process | None:
@@ -1111,9 +1277,15 @@ class Pool(RuleBasedStateMachine):
         if self.scheduler.draining:
             assert self.askers[ticket].stage is Stage.ENDED
 
+    @rule(name=st.sampled_from(CONVERSATIONS))
+    def hold(self, name: str) -> None:
+        ticket = len(self.askers) + 1
+        self.askers[ticket] = Asker(ticket, name, hold=True)
+        self.send(TurnRequested(ticket, key(name), hold=True))
+
     @rule(pick=PICKS, kind=st.sampled_from([AGENT, CHAT]), resumes=st.booleans())
     def want(self, pick: int, kind: str, resumes: bool) -> None:
-        if (asker := self.asker(pick, Stage.ADMITTED)) is not None:
+        if (asker := self.asker(pick, Stage.ADMITTED, hold=False)) is not None:
             asker.want = resume(asker.conversation, kind) if resumes else fresh(kind)
             asker.stage = Stage.WAITING
             self.send(WorkerWanted(asker.id, asker.want))
@@ -1184,7 +1356,9 @@ class Pool(RuleBasedStateMachine):
         for process in self.processes.values():
             process.doomed |= process.conversation == name
         self.send(EvictRequested(key(name)))
-        assert not any(a.conversation == name and a.stage in OPEN for a in self.askers.values())
+        assert not any(
+            a.conversation == name and a.stage in OPEN and not a.hold for a in self.askers.values()
+        )
         for process in self.processes.values():
             assert process.conversation != name or process.phase in {
                 Phase.STARTING,
@@ -1196,7 +1370,30 @@ class Pool(RuleBasedStateMachine):
     @rule()
     def drain(self) -> None:
         self.send(DrainRequested())
-        assert self.asker(0, *OPEN) is None
+        assert self.asker(0, *OPEN, hold=False) is None
+
+    @rule()
+    def resume(self) -> None:
+        self.send(ResumeRequested())
+        assert not self.scheduler.draining
+
+    @rule(pick=PICKS)
+    def release(self, pick: int) -> None:
+        if (process := self.process(pick, *Phase)) is not None:
+            process.doomed = True
+            self.send(ReleaseRequested(process.id))
+            assert process.phase in {Phase.STARTING, Phase.BUSY, Phase.STOPPING}
+
+    @rule(size=st.integers(1, 4), spares=st.integers(0, 2), renew=st.booleans())
+    def configure(self, size: int, spares: int, renew: bool) -> None:
+        if renew:
+            self.held_until = self.now
+            for process in self.processes.values():
+                process.doomed |= process.phase in {Phase.STARTING, Phase.BUSY}
+        limits = replace(self.scheduler.limits, size=size, spares=spares)
+        self.send(Configured(limits, AGENT, renew=renew))
+        waiting = [p for p in self.processes.values() if p.phase in {Phase.IDLE, Phase.SPARE}]
+        assert not (renew and waiting)
 
     @rule(seconds=st.sampled_from([0.0, 0.1, 0.5, 1.0, 1.0, 5.1, 7.3, 61.0, 301.0]), tick=st.booleans())
     def pass_time(self, seconds: float, tick: bool) -> None:
@@ -1254,7 +1451,7 @@ class Pool(RuleBasedStateMachine):
         ]
         if not needy:
             return
-        assert len(self.processes) == self.scheduler.limits.size
+        assert len(self.processes) >= self.scheduler.limits.size
         spares = {p.launch for p in self.processes.values() if p.phase is Phase.SPARE}
         assert not any(a.want is not None and a.want.fresh and a.want.launch in spares for a in needy)
         stopping = sum(p.phase is Phase.STOPPING for p in self.processes.values())
@@ -1291,6 +1488,9 @@ class Pool(RuleBasedStateMachine):
             self.want(0, AGENT, resumes=False)
             self.end_turn(0, "kept")
             self.exit_as_told(0)
+            if (asker := self.asker(0, Stage.ADMITTED, hold=True)) is not None:
+                self.end(asker)
+                self.send(TicketCancelled(asker.id))
             if self.asker(0, *OPEN, Stage.SERVED) is None:
                 break
             self.pass_time_to_the_deadline()

@@ -49,6 +49,7 @@ def test_times_are_milliseconds_outside_and_seconds_inside() -> None:
         ("CLAUDE_CODED_TOOL_ACTIVITY", "everywhere"),
         ("CLAUDE_CODED_ALLOW_NO_KEYS", "maybe"),
         ("CLAUDE_CODED_PERMISSION_MODE", "yolo"),
+        ("CLAUDE_CODED_PERMISSION_TIMEOUT_MS", "0"),
     ],
 )
 def test_a_bad_value_is_named_with_where_it_came_from(variable: str, value: str) -> None:

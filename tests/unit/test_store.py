@@ -11,8 +11,9 @@ import pytest
 
 from claude_coded.errors import ConfigurationError
 from claude_coded.history import Conversation, Head, Span, Unfinished
+from claude_coded.profiles import McpFile
 from claude_coded.store import MIGRATIONS, Record, Store
-from claude_coded.turn import ConversationKey, Message, Profile, Role, Usage
+from claude_coded.turn import ConversationKey, Message, Profile, Prompting, Role, Usage
 
 KEY = ConversationKey("default", "c")
 SAID = (Message.of(Role.USER, "hello \N{SNOWMAN}"), Message.of(Role.ASSISTANT, "hi"))
@@ -49,6 +50,39 @@ def with_store(directory: Path, use: Callable[[Store], Coroutine[Any, Any, None]
             await store.close()
 
     asyncio.run(run())
+
+
+def test_a_profile_is_stored_with_all_that_it_says_and_an_old_one_is_read(tmp_path: Path) -> None:
+    profile = Profile(
+        "reviewer",
+        agent=False,
+        prompt=Prompting.APPENDED,
+        system="ours",
+        tools=("Read",),
+        permission_mode="plan",
+        effort="high",
+        mcp=McpFile(Path("/c/mcp.json"), ("notes",), "d"),
+        workspace=Path("/srv"),
+    )
+    stored = replace(CONVERSATION, profile=profile)
+
+    async def begin(store: Store) -> None:
+        await store.begin(stored)
+
+    async def see(store: Store) -> None:
+        assert await store.load(KEY) == stored
+
+    async def see_old(store: Store) -> None:
+        assert await store.load(KEY) == CONVERSATION
+
+    with_store(tmp_path, begin)
+    with_store(tmp_path, see)
+    with sqlite3.connect(tmp_path / "claude-coded.db") as database:
+        database.execute(
+            "UPDATE conversations SET profile = ?", ('{"name":"haiku","agent":true,"model":"haiku"}',)
+        )
+    database.close()
+    with_store(tmp_path, see_old)
 
 
 def test_a_turn_from_its_beginning_to_its_end_over_restarts(tmp_path: Path) -> None:
@@ -219,6 +253,30 @@ def test_turns_of_the_first_schema_get_the_session_that_holds_them(tmp_path: Pat
         assert [message.text for message in await store.messages(KEY)] == ["hi", "hi"]
 
     with_store(tmp_path, use)
+
+
+def test_rules_stay_with_their_conversation(tmp_path: Path) -> None:
+    other = ConversationKey("other", "c")
+
+    async def allow(store: Store) -> None:
+        assert await store.rules(KEY) == frozenset()
+        await store.add_rule(KEY, "Bash 1")  # nobody to keep it for: it was forgotten meanwhile
+        for key in (KEY, other):
+            await store.begin(replace(CONVERSATION, key=key))
+        for rule in ("Bash 1", "Bash 2", "Bash 1"):
+            await store.add_rule(KEY, rule)
+
+    async def see(store: Store) -> None:
+        assert await store.rules(KEY) == {"Bash 1", "Bash 2"}
+        assert await store.rules(other) == frozenset()
+        await store.begin(replace(CONVERSATION, session="s2"))
+        assert await store.rules(KEY) == {"Bash 1", "Bash 2"}
+        await store.purge(KEY)
+        await store.begin(CONVERSATION)
+        assert await store.rules(KEY) == frozenset()
+
+    with_store(tmp_path, allow)
+    with_store(tmp_path, see)
 
 
 def test_tenants_do_not_see_each_other(tmp_path: Path) -> None:

@@ -15,11 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_coded.claude.launch import Launch
-from claude_coded.daemon import Plan, inherited_tcp, status_line
+from claude_coded.daemon import status_line
 from claude_coded.errors import ConfigurationError
+from claude_coded.events import Events
+from claude_coded.permissions import Desk
+from claude_coded.plan import Handed, Plan, handed_over
 from claude_coded.pool import Pool
 from claude_coded.scheduler import Limits
 from claude_coded.settings import load
+from claude_coded.store import Store
 from claude_coded.systemd import (
     EXTENSION,
     Inherited,
@@ -243,7 +247,7 @@ def test_a_count_that_is_no_number_is_said() -> None:
 
 def test_the_address_of_an_inherited_socket_is_what_must_be_loopback() -> None:
     with socket.create_server(("0.0.0.0", 0)) as tcp, pytest.raises(ConfigurationError, match=r"0\.0\.0\.0"):
-        Plan.make(load({}, {}), {}, offline=False, inherited=[Inherited("http", tcp)])
+        Plan.make(load({}, {}), {}, offline=False, handed=Handed(tcp))
 
 
 def test_of_two_tcp_sockets_none_is_chosen() -> None:
@@ -252,13 +256,16 @@ def test_of_two_tcp_sockets_none_is_chosen() -> None:
         socket.create_server(("127.0.0.1", 0)) as other,
         pytest.raises(ConfigurationError, match="hands over 2"),
     ):
-        inherited_tcp([Inherited("http", one), Inherited("http", other)])
+        handed_over([Inherited("http", one), Inherited("http", other)])
 
 
 def test_the_status_line_says_what_there_is() -> None:
     async def scenario() -> list[str]:
         launch = Launch(agent=True, workspace=Path("/"), permission_mode="plan")
-        pool = Pool(Limits(3), Cli(Path("/nowhere/claude"), {}, 0), launch, lambda _: None)
+        desk = Desk(Store(Path("/nowhere")), timeout=lambda: 60.0, wall=lambda: 0.0)
+        cli = Cli(Path("/nowhere/claude"), {}, 0)
+        events = Events(lambda: 0.0)
+        pool = Pool(Limits(3), cli, launch, models=lambda _: None, desk=desk, events=events)
         before = status_line(pool)
         assert await pool.beat()
         during = status_line(pool)

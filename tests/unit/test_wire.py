@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from claude_coded.claude.wire import (
     Assistant,
+    ControlCancel,
     ControlRequest,
     ControlResponse,
     LineSplitter,
@@ -86,3 +87,4 @@ def test_every_kind_that_matters_is_known_in_real_transcripts() -> None:
 def test_a_question_of_the_cli() -> None:
     line = b'{"type":"control_request","request_id":"r","request":{"subtype":"can_use_tool"}}'
     assert parse(line) == ControlRequest("r", {"subtype": "can_use_tool"})
+    assert parse(b'{"type":"control_cancel_request","request_id":"r"}') == ControlCancel("r")

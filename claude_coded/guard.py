@@ -39,6 +39,10 @@ class ConnectionGuard:
 
     def __init__(self, app: App, *, max_body: int, body_timeout: float) -> None:
         self._app = app
+        self.configure(max_body=max_body, body_timeout=body_timeout)
+
+    def configure(self, *, max_body: int, body_timeout: float) -> None:
+        """Go on with other limits, from the next request on."""
         self._max_body = max_body
         self._body_timeout = body_timeout
         self._pause = min(_PAUSE, body_timeout)

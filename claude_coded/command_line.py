@@ -1,0 +1,124 @@
+"""`claude-coded`: the command line."""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from claude_coded import __version__, check, logs
+from claude_coded.configuration import Source
+from claude_coded.daemon import Daemon
+from claude_coded.errors import ConfigurationError
+from claude_coded.plan import Plan, handed_over
+from claude_coded.settings import Spec, specs
+from claude_coded.systemd import inherited_sockets
+
+log = logging.getLogger(__name__)
+
+
+def setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command a flag for every setting."""
+    for spec in reversed(list(specs())):
+        command = click.option(
+            spec.flag, spec.key, metavar=spec.unit.upper() or "VALUE", help=help_text(spec)
+        )(command)
+    return command
+
+
+def help_text(spec: Spec) -> str:
+    """Return a flag's help: what it does, its default, its variable."""
+    default = "" if spec.default in {None, ()} or spec.secret else f" Default: {spec.show(spec.default)}."
+    return f"{spec.help}{default} [{spec.variable}]"
+
+
+def hide_secrets(given: Mapping[str, str]) -> None:
+    """Start anew with secrets in the environment if there are any among the flags: `ps` shows those."""
+    secrets = {spec.flag: spec.variable for spec in specs() if spec.secret and spec.key in given}
+    if not secrets:
+        return
+    arguments = iter(sys.argv[1:])
+    kept = []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if flag in secrets:
+            os.environ[secrets[flag]] = value if equals else next(arguments)
+        else:
+            kept.append(argument)
+    os.execv(sys.executable, [sys.executable, "-m", "claude_coded", *kept])  # noqa: S606 - ourselves
+
+
+class DefaultGroup(click.Group):
+    """A group that runs `serve` when no command is named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put `serve` first where neither a command nor a flag of the group is."""
+        if not args or (args[0] not in self.commands and args[0] not in {"--help", "--version"}):
+            args = ["serve", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=DefaultGroup)
+@click.version_option(__version__, prog_name="claude-coded")
+def main() -> None:
+    """Serve an OpenAI-compatible API in front of a pool of Claude Code processes."""
+
+
+@main.command()
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="TOML file of settings. [CLAUDE_CODED_CONFIG]"
+)
+@click.option("--offline", is_flag=True, help="Use a built-in scripted model: no key, no network.")
+@setting_flags
+def serve(config: Path | None, offline: bool, **flags: str | None) -> None:
+    """Run the daemon (what `claude-coded` alone does)."""
+    given = {key: value for key, value in flags.items() if value is not None}
+    hide_secrets(given)
+    source = Source(given, dict(os.environ), config)
+    try:
+        settings = source.load()
+        logs.configure(settings.logs.level, settings.logs.format)
+        logs.keep_crashes(os.environ)
+        handed = handed_over(inherited_sockets(os.environ, os.getpid()))
+        plan = Plan.make(settings, os.environ, offline=offline, handed=handed)
+        asyncio.run(_main(plan, source))
+        status = 0
+    except (ConfigurationError, OSError) as error:
+        click.echo(f"claude-coded: {error}", err=True)
+        status = 1
+    # The server's native threads may abort a normal exit of the interpreter.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+@main.command("check")
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="TOML file of settings. [CLAUDE_CODED_CONFIG]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object, for programs.")
+@setting_flags
+def check_command(config: Path | None, as_json: bool, **flags: str | None) -> None:
+    """Say what keeps the daemon from working, and what to do. Exit status 1 if anything does."""
+    given = {key: value for key, value in flags.items() if value is not None}
+    hide_secrets(given)
+    findings = check.examine(given, os.environ, config)
+    click.echo(check.as_json(findings) if as_json else check.as_text(findings))
+    sys.exit(check.failed(findings))
+
+
+async def _main(plan: Plan, source: Source) -> None:
+    daemon = Daemon(plan, source)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, daemon.stop)
+    loop.add_signal_handler(signal.SIGHUP, daemon.reload_soon)
+    # What stands now stays: the collector need not look at it again and again.
+    gc.freeze()
+    await daemon.run()

@@ -1,0 +1,36 @@
+"""Memory and CPU of workers, with all that they have started."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from claude_coded.control.api import Tree
+
+EMPTY = Tree()
+
+
+def measure(roots: Iterable[int]) -> Mapping[int, Tree]:
+    """Return what the trees of processes below some pids use: resident bytes, CPU seconds, how many.
+
+    One pass over the machine's processes: 5 to 20 ms, for a thread.
+    """
+    import psutil  # noqa: PLC0415 - loaded where somebody looks, 3 MB
+
+    own: dict[int, Tree] = {}
+    children: defaultdict[int, list[int]] = defaultdict(list)
+    for process in psutil.process_iter(["ppid", "memory_info", "cpu_times"]):
+        told = process.info
+        memory, times = told["memory_info"], told["cpu_times"]
+        children[told["ppid"]].append(process.pid)
+        if memory is not None and times is not None:
+            own[process.pid] = Tree(memory.rss, times.user + times.system, 1)
+    return {root: _sum(root, own, children) for root in roots}
+
+
+def _sum(root: int, own: Mapping[int, Tree], children: Mapping[int, list[int]]) -> Tree:
+    members, found = [root], []
+    while members:
+        pid = members.pop()
+        found.append(own.get(pid, EMPTY))
+        members += children.get(pid, ())
+    cpu = round(sum(tree.cpu_s for tree in found), 3)
+    return Tree(sum(tree.memory for tree in found), cpu, sum(tree.processes for tree in found))

@@ -1,0 +1,150 @@
+"""What the control interface shows, made of what the service and its pool hold."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+
+from claude_coded.control import api
+from claude_coded.control.trees import EMPTY, measure
+from claude_coded.errors import NotFound
+from claude_coded.history import Conversation
+from claude_coded.scheduler import WorkerView
+from claude_coded.service import Listed, TurnService
+from claude_coded.turn import ConversationKey, Usage
+from claude_coded.worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What does not change while the daemon runs. `started` in Unix seconds."""
+
+    version: str
+    claude: str
+    pid: int
+    address: str
+    socket: str
+    started: float
+
+
+async def status(
+    service: TurnService, identity: Identity, *, phase: str, requests: int, log_level: str
+) -> api.Status:
+    """Return how the daemon is."""
+    pool = service.pool
+    state = phase or ("draining" if pool.draining else "unhealthy" if pool.failure else "ok")
+    return api.Status(
+        state=state,
+        version=identity.version,
+        claude=identity.claude,
+        pid=identity.pid,
+        address=identity.address,
+        socket=identity.socket,
+        uptime_s=round(service.now() - identity.started, 3),
+        started_at=identity.started,
+        pool=api.PoolCounts(size=pool.size, **asdict(pool.figures)),
+        hot=service.hot,
+        stored=await service.store.count(),
+        requests=requests,
+        log_level=log_level,
+        workspace=str(service.settings.claude.workspace),
+        reason=pool.failure,
+    )
+
+
+async def workers(service: TurnService) -> list[api.Worker]:
+    """Return all workers, with what their processes use."""
+    found = [(view, service.pool.worker(view.id)) for view in service.pool.views]
+    live = [(view, worker) for view, worker in found if worker is not None]
+    pids = [worker.pid for _, worker in live if worker.pid is not None]
+    trees = await asyncio.to_thread(measure, pids)
+    return [await _worker(service, view, worker, trees) for view, worker in live]
+
+
+async def story(service: TurnService, number: int) -> api.WorkerStory:
+    """Return a worker and how it came to where it is. Raises NotFound."""
+    view = next((view for view in service.pool.views if view.id == number), None)
+    worker = service.pool.worker(number)
+    if view is None or worker is None:
+        raise NotFound(f"there is no worker w{number}")
+    trees = await asyncio.to_thread(measure, [worker.pid] if worker.pid is not None else [])
+    wall = partial(_wall, service)
+    return api.WorkerStory(
+        await _worker(service, view, worker, trees),
+        [api.Step(wall(step.at), step.state.value, step.why) for step in worker.life.story],
+        worker.stderr,
+    )
+
+
+async def conversations(service: TurnService, *, stored: bool) -> list[api.Conversation]:
+    """Return the hot conversations of all tenants, or the stored ones too."""
+    return [_conversation(service, item) for item in await service.conversations(None, stored=stored)]
+
+
+async def conversation(service: TurnService, key: ConversationKey) -> api.Shown:
+    """Return a conversation, and its worker's story if it has one. Raises NotFound."""
+    listed, messages = await service.conversation(key)
+    view = service.pool.view_of(key)
+    told = await story(service, view.id) if view is not None and service.pool.worker(view.id) else None
+    return api.Shown(_conversation(service, listed), len(messages), told)
+
+
+def _conversation(service: TurnService, listed: Listed) -> api.Conversation:
+    known = listed.conversation
+    view = service.pool.view_of(known.key)
+    return api.Conversation(
+        id=known.key.id,
+        tenant=known.key.tenant,
+        state="attached" if service.pool.is_held(known.key) else listed.state,
+        model=known.profile.name,
+        created_at=known.created_at,
+        last_used_at=known.last_used_at,
+        turns=known.turns,
+        workspace=str(known.workspace),
+        session=known.session,
+        usage=_tokens(known.usage),
+        worker=f"w{view.id}" if view is not None else None,
+    )
+
+
+async def _worker(
+    service: TurnService, view: WorkerView, worker: Worker, trees: Mapping[int, api.Tree]
+) -> api.Worker:
+    key = view.conversation
+    known = await service.store.load(key) if key is not None else None
+    return api.Worker(
+        id=f"w{view.id}",
+        state=worker.state.value,
+        pid=worker.pid,
+        since=_wall(service, worker.life.story[-1].at),
+        turns=view.turns,
+        session=worker.session,
+        workspace=str(worker.launch.workspace),
+        tenant=key.tenant if key is not None else None,
+        conversation=key.id if key is not None else None,
+        model=known.profile.name if known is not None else None,
+        pending=worker.pending,
+        turn=_turn(service, key),
+        usage=_usage(known),
+        tree=trees.get(worker.pid, EMPTY) if worker.pid is not None else EMPTY,
+    )
+
+
+def _turn(service: TurnService, key: ConversationKey | None) -> api.Turn | None:
+    progress = service.progress(key) if key is not None else None
+    if progress is None:
+        return None
+    return api.Turn(progress.began or service.now(), progress.model, progress.output, progress.doing)
+
+
+def _usage(known: Conversation | None) -> api.Tokens:
+    return _tokens(known.usage) if known is not None else api.Tokens()
+
+
+def _tokens(usage: Usage) -> api.Tokens:
+    return api.Tokens(usage.input, usage.output, usage.cache_read, round(usage.cost_usd, 6))
+
+
+def _wall(service: TurnService, at: float) -> float:
+    """Return a time of the loop's clock in Unix seconds."""
+    return round(service.now() - (asyncio.get_running_loop().time() - at), 3)

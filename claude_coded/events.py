@@ -1,0 +1,88 @@
+"""What happens, as one ordered and bounded stream that any number of readers follow at their own pace."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+KEPT: Final = 1000
+"""Events that are kept. A reader that falls further behind is told how many it has missed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened. `number` counts from 1 with no gaps; `at` is in Unix seconds."""
+
+    number: int
+    at: float
+    kind: str
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a reader has not seen yet; `missed` events before that are lost."""
+
+    events: tuple[Event, ...]
+    missed: int = 0
+
+
+class Events:
+    """The stream. `wall` returns Unix seconds."""
+
+    def __init__(self, wall: Callable[[], float], kept: int = KEPT) -> None:
+        self._wall = wall
+        self._kept: deque[Event] = deque(maxlen=kept)
+        self._count = 0
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._closed = False
+
+    def tell(self, kind: str, **fields: Any) -> None:  # noqa: ANN401 - any JSON
+        """Add an event; fields that are None are left out. It never waits, whoever reads."""
+        self._count += 1
+        given = {name: value for name, value in fields.items() if value is not None}
+        self._kept.append(Event(self._count, self._wall(), kind, given))
+        self._wake()
+
+    def close(self) -> None:
+        """End every reader's stream after what there is."""
+        self._closed = True
+        self._wake()
+
+    def since(self, number: int) -> Batch:
+        """Return the events after `number`. A number from a former daemon, too high for this one, is 0."""
+        number = number if number <= self._count else 0
+        first = self._kept[0].number if self._kept else self._count + 1
+        later = tuple(event for event in self._kept if event.number > number)
+        return Batch(later, max(0, first - number - 1))
+
+    @property
+    def last(self) -> int:
+        """Return the newest event's number; 0 when there is none."""
+        return self._count
+
+    async def follow(self, number: int) -> AsyncIterator[Batch]:
+        """Yield what came after `number`, and then what comes, until the stream is closed."""
+        while True:
+            batch = self.since(number)
+            if batch.events:
+                number = batch.events[-1].number
+                yield batch
+            elif self._closed:
+                return
+            else:
+                await self._next()
+
+    async def _next(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
