@@ -43,7 +43,7 @@ from claude_coded.worker import Cli
 log = logging.getLogger(__name__)
 
 HANDOVER: Final = 0.25
-"""Seconds for requests on their way when the TCP socket is left to the next daemon."""
+"""Seconds for requests of who has just connected, when the TCP socket is left to the next daemon."""
 
 STOP_GRACE: Final = 15.0
 """Seconds that workers may take to end, after the turns."""
@@ -152,7 +152,7 @@ class Daemon:
                 async with self._attended(graph.pool):
                     stop = asyncio.ensure_future(self._stopping.wait())
                     await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
-                    await self._drain(graph.service, http)
+                    await self._drain(graph.service, http, serving)
             finally:
                 housekeeping.cancel()
                 await graph.pool.close()
@@ -212,16 +212,20 @@ class Daemon:
             self._notifier.ready()
             yield
 
-    async def _drain(self, service: TurnService, listener: Listener) -> None:
+    async def _drain(self, service: TurnService, http: Listener, serving: asyncio.Future[None]) -> None:
         log.info("stopping")
         self._phase = STOPPING
         seconds = self._plan.settings.turns.drain_timeout
         self._notifier.stopping()
-        if self._plan.handed.tcp is not None:
-            # Whoever connects from now on waits for the next daemon; who has connected is still served.
-            listener.stop()
-            await asyncio.sleep(HANDOVER)
         with extending(self._notifier, seconds + STOP_GRACE):
+            if self._plan.handed.tcp is not None:
+                # Whoever connects from now on waits for the next daemon; who has connected is still served.
+                end = time.monotonic() + seconds
+                http.leave()
+                await asyncio.sleep(HANDOVER)
+                http.stop()
+                await asyncio.wait({serving}, timeout=seconds)
+                seconds = max(0.0, end - time.monotonic())
             await service.drain(seconds)
 
     @property

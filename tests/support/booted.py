@@ -11,7 +11,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -98,11 +99,20 @@ class Booted:
         return self.systemctl("show", "--value", f"--property={name}", unit)
 
     @contextlib.contextmanager
-    def debugging(self) -> Iterator[None]:
-        """Have systemd tell the journal of all that it does while the context lasts."""
+    def debugging(self) -> Iterator[Callable[[str], list[str]]]:
+        """Have systemd tell of all that it does while the context lasts.
+
+        Yields a function that returns the notifications of services since then that contain a text.
+        """
+        since = f"--since=@{time.time():.6f}"
         self.run("systemd-analyze", "log-level", "debug")
+
+        def heard(text: str) -> list[str]:
+            told = [str(entry["MESSAGE"]) for entry in self.journal(since, "_PID=1")]
+            return [message for message in told if "Got notification message" in message and text in message]
+
         try:
-            yield
+            yield heard
         finally:
             self.run("systemd-analyze", "log-level", "info")
 
