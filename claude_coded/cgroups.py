@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -106,10 +106,10 @@ class Groups:
         return (self.root / "cgroup.subtree_control").read_text().split()
 
 
-def take_over(proc: Path = PROC) -> Groups | None:
+def take_over(environment: Mapping[str, str], proc: Path = PROC) -> Groups | None:
     """Move this process to a group of its own in the delegated one; None where nothing is delegated."""
     root = own_group((proc / "self/cgroup").read_text(), (proc / "self/mountinfo").read_text())
-    if root is None or not is_delegated(root):
+    if root is None or not is_delegated(root, environment):
         return None
     try:
         # A group that has groups with controllers may have no processes itself.
@@ -144,12 +144,22 @@ def own_group(cgroup: str, mountinfo: str) -> Path | None:
     return None
 
 
-def is_delegated(group: Path) -> bool:
+def is_delegated(group: Path, environment: Mapping[str, str]) -> bool:
     """Return whether systemd leaves the inside of a group to us. Root could write to any, and must not."""
     try:
         return os.getxattr(group, DELEGATED) == b"1"
     except OSError:
-        return False
+        return is_own_service(group, environment)
+
+
+def is_own_service(group: Path, environment: Mapping[str, str]) -> bool:
+    """Return whether this is the process of a service of a user's own manager.
+
+    Up to systemd 252 such a manager does not mark what it delegates. All that it makes belongs to the user.
+    """
+    started = environment.get("SYSTEMD_EXEC_PID") == str(os.getpid())
+    uid = os.geteuid()
+    return started and uid != 0 and group.suffix == ".service" and group.stat().st_uid == uid
 
 
 # Without groups ----------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ class Daemon:
         self._settings = source.load()  # as they are written; the plan's may be those of an offline daemon
         self._stopping = asyncio.Event()
         self._notifier = Notifier(plan.environment)
-        self._groups = take_over()
+        self._groups = take_over(plan.environment)
         self._phase = STARTING
         self._graph: Graph | None = None
 

@@ -70,7 +70,7 @@ def delegated(proc: Path) -> Path:
 
 
 def test_nothing_is_touched_where_nothing_is_delegated(proc: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert take_over(proc) is None
+    assert take_over({}, proc) is None
     assert limited(None, GroupLimits()) is None
     assert not caplog.records
     assert sorted(path.name for path in (proc.parent / "cgroup/x.service").iterdir()) == [
@@ -82,7 +82,7 @@ def test_nothing_is_touched_where_nothing_is_delegated(proc: Path, caplog: pytes
 def test_the_daemon_moves_to_a_group_of_its_own(proc: Path, delegated: Path) -> None:
     (delegated / "daemon").mkdir()
     (delegated / "daemon/cgroup.procs").touch()
-    assert take_over(proc) == Groups(delegated)
+    assert take_over({}, proc) == Groups(delegated)
     assert (delegated / "daemon/cgroup.procs").read_text() == "0"
     assert (delegated / "cgroup.subtree_control").read_text() == ""
 
