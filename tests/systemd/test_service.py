@@ -82,6 +82,26 @@ def test_keys_are_handed_over_as_credentials(make: Make, system: Booted, name: s
         (store / "api-keys").unlink()
 
 
+def test_a_key_may_be_stored_encrypted(make: Make, system: Booted) -> None:
+    """As an administrator may have it by a drop-in."""
+    place = system.path("/etc/credstore.encrypted")
+    place.mkdir(mode=0o700, exist_ok=True)
+    system.path("/root/key").write_text("sk-ant-sealed")
+    system.run(
+        "systemd-creds",
+        "encrypt",
+        "--with-key=host",
+        "--name=anthropic-api-key",
+        "/root/key",
+        "/etc/credstore.encrypted/anthropic-api-key",
+    )
+    service = make(ANTHROPIC_API_KEY="", CLAUDE_CODED_SPARE_WORKERS=1)
+    service.drop_in("sealed", "Service", LoadCredentialEncrypted="anthropic-api-key")
+    service.start()
+    (worker,) = eventually(service.workers)
+    assert eventually(lambda: worker.environ().get("ANTHROPIC_API_KEY")) == "sk-ant-sealed"
+
+
 def test_the_journal_has_the_fields_and_priorities(make: Make, system: Booted, name: str) -> None:
     service = make().start()
     answer = service.ask("[[say hi]]", name)
