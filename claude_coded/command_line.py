@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from claude_coded import __version__, logs
+from claude_coded import __version__, check, logs
 from claude_coded.configuration import Source
 from claude_coded.daemon import Daemon
 from claude_coded.errors import ConfigurationError
@@ -96,6 +96,21 @@ def serve(config: Path | None, offline: bool, **flags: str | None) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+@main.command("check")
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="TOML file of settings. [CLAUDE_CODED_CONFIG]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object, for programs.")
+@setting_flags
+def check_command(config: Path | None, as_json: bool, **flags: str | None) -> None:
+    """Say what keeps the daemon from working, and what to do. Exit status 1 if anything does."""
+    given = {key: value for key, value in flags.items() if value is not None}
+    hide_secrets(given)
+    findings = check.examine(given, os.environ, config)
+    click.echo(check.as_json(findings) if as_json else check.as_text(findings))
+    sys.exit(check.failed(findings))
 
 
 async def _main(plan: Plan, source: Source) -> None:

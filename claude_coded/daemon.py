@@ -18,7 +18,7 @@ from claude_coded.claude.launch import die_with_parent, environment, projects_di
 from claude_coded.configuration import Change, Source, change
 from claude_coded.control import api
 from claude_coded.control.app import Controls, create_control_app
-from claude_coded.control.attaching import Attaching
+from claude_coded.control.terminals import Terminals
 from claude_coded.control.views import Identity
 from claude_coded.errors import ConfigurationError
 from claude_coded.events import Events
@@ -161,7 +161,7 @@ class Daemon:
             "address": address,
             "claude": about.claude_version,
             "workspace": self._plan.settings.claude.workspace,
-            "control": self._plan.control,
+            "control": self._socket,
         }
         log.info("serving", extra=told)
 
@@ -170,18 +170,21 @@ class Daemon:
         self, graph: Graph, sock: socket.socket, address: str, about: About
     ) -> AsyncIterator[None]:
         """Serve the control socket while the context lasts."""
-        place = str(sock.getsockname())
-        identity = Identity(about.version, about.claude_version, os.getpid(), address, place, about.started)
+        place = str(sock.getsockname())  # as connections tell it: not always the path
+        identity = Identity(
+            about.version, about.claude_version, os.getpid(), address, self._socket, about.started
+        )
         operations = Operations(graph.service, graph.events)
         projects = projects_directory(graph.cli.environment)
-        attaching = Attaching(graph.service, operations, graph.cli, projects, place)
+        terminals = Terminals(graph.service, operations, graph.cli, projects, place)
         controls = Controls(
+            place=place,
             service=graph.service,
             operations=operations,
             desk=graph.desk,
             events=graph.events,
             identity=identity,
-            attaching=attaching,
+            terminals=terminals,
             phase=lambda: self._phase,
             reload=self.reload,
             config=self._describe,
@@ -192,7 +195,7 @@ class Daemon:
             try:
                 yield
             finally:
-                attaching.close()
+                terminals.close()
                 graph.events.close()
 
     @contextlib.asynccontextmanager
@@ -214,6 +217,11 @@ class Daemon:
             await asyncio.sleep(HANDOVER)
         with extending(self._notifier, seconds + STOP_GRACE):
             await service.drain(seconds)
+
+    @property
+    def _socket(self) -> str:
+        handed = self._plan.handed.control
+        return str(handed.getsockname() if handed is not None else self._plan.control)
 
     # Reload --------------------------------------------------------------------------------------------
 

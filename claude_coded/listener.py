@@ -8,13 +8,14 @@ method that makes it possible: `Server._init_shared_socket`. A contract test wat
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import grp
 import os
 import socket
 import stat
 import struct
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -35,6 +36,9 @@ BACKLOG: Final = 1024
 
 MAX_CONNECTIONS: Final = 4096
 """Connections served at once, idle ones too; the next one waits in the backlog."""
+
+SUN_PATH: Final = 108
+"""Bytes of a Unix socket's address, its end included: unix(7)."""
 
 TRAILING_TIME: Final = 0.5
 """Seconds that calls of the app have, after the last connection was closed, to end by themselves."""
@@ -83,7 +87,7 @@ def bind_unix(path: Path, group: str | None = None) -> socket.socket:
 
     With `group` both belong to that, where the directory was made here. What is there is replaced only if it
     is a socket that nobody answers on. Raises OSError that says what is in the way: who has the socket, a
-    file that is none, a group that does not exist, a path that is too long (unix(7): 107 bytes).
+    file that is none, a group that does not exist.
     """
     gid = _group(group) if group is not None else -1
     try:
@@ -121,13 +125,27 @@ def _make_way(path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
-            probe.connect(os.fspath(path))
+            with addressable(path) as address:
+                probe.connect(address)
         except ConnectionRefusedError:
             path.unlink()
         except TimeoutError:
             raise OSError(errno.EADDRINUSE, "another process has it, and does not answer") from None
         else:
             raise OSError(errno.EADDRINUSE, f"process {peer_of(probe)[0]} serves it already")
+
+
+@contextlib.contextmanager
+def addressable(path: Path) -> Iterator[str]:
+    """Yield what names a Unix socket: its path, or a way round the 107 bytes that unix(7) has for one."""
+    if len(os.fsencode(path)) < SUN_PATH:
+        yield os.fspath(path)
+        return
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
 
 
 def peer_of(sock: socket.socket) -> tuple[int, int]:
@@ -141,7 +159,8 @@ def _bind_unix(path: Path, gid: int) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     umask = os.umask(0o177)  # nobody else may connect before the group is set
     try:
-        sock.bind(os.fspath(path))
+        with addressable(path) as address:
+            sock.bind(address)
         os.chown(path, -1, gid)
         path.chmod(0o660)
         sock.listen(BACKLOG)

@@ -1,7 +1,6 @@
 """What a daemon is to be: settings checked against each other and the machine, before anything is touched."""
 
 import asyncio
-import ipaddress
 import os
 import shutil
 import socket
@@ -10,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from claude_coded.check.doors import is_loopback
 from claude_coded.claude.launch import MINIMUM_VERSION, SANDBOX_HINT, find_binary, parse_version
 from claude_coded.errors import ConfigurationError
 from claude_coded.settings import Settings, read_keys
@@ -103,14 +103,6 @@ def control_socket(settings: Settings, environment: Mapping[str, str], *, offlin
     if os.access(system, os.W_OK):
         return SYSTEM_RUNTIME / SOCKET_NAME
     return settings.state_dir / SOCKET_NAME
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def for_offline(settings: Settings, environment: Mapping[str, str]) -> tuple[Settings, Mapping[str, str]]:

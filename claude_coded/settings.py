@@ -445,8 +445,7 @@ def origins(
     flags: Mapping[str, str], environment: Mapping[str, str], config: Path | None = None
 ) -> Mapping[str, str]:
     """Return by variable where each setting that was given comes from. Raises ConfigurationError."""
-    _, document = _read_file(config, environment)
-    values = _Values(flags, environment, document)
+    values = _Values(flags, environment, _read_file(config, environment)[1])
     found = ((spec.variable, values.find(spec)) for spec in specs())
     return {variable: given[1] for variable, given in found if given is not None}
 

@@ -16,9 +16,9 @@ import msgspec
 from claude_coded.configuration import Change
 from claude_coded.control import api, views
 from claude_coded.control.api import Kind, Route
-from claude_coded.control.attaching import Attaching
 from claude_coded.control.peers import connected_users
 from claude_coded.control.stream import EventLog
+from claude_coded.control.terminals import Terminals
 from claude_coded.control.views import Identity
 from claude_coded.errors import CodedError, ConfigurationError, InvalidRequest, NotFound
 from claude_coded.events import Events
@@ -45,15 +45,17 @@ LOOKING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 class Controls:
     """What the app works with. `reload` raises ConfigurationError and changes nothing then.
 
-    `phase` returns starting, stopping, or nothing in between.
+    `place` is the socket's address, as the kernel tells it. `phase` returns starting, stopping, or nothing in
+    between.
     """
 
+    place: str
     service: TurnService
     operations: Operations
     desk: Desk
     events: Events
     identity: Identity
-    attaching: Attaching
+    terminals: Terminals
     phase: Callable[[], str]
     reload: Callable[[], Awaitable[Change]]
     config: Callable[[], list[api.Setting]]
@@ -63,7 +65,7 @@ class Controls:
 
 def create_control_app(controls: Controls) -> ConnectionGuard:
     """Return the ASGI app of the control socket."""
-    app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=[Doorkeeper(controls.identity.socket)])
+    app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=[Doorkeeper(controls.place)])
     workers, conversations, requests = Workers(controls), Conversations(controls), Requests(controls)
     pool, settings = Pool(controls), Settings(controls)
     for path, resource, suffix in (
@@ -199,7 +201,7 @@ class Conversations:
     async def on_post_attach(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, id: str) -> None:  # noqa: A002
         """Hold it for a person for as long as the response's connection lives."""
         key = await self._operations.find(id, req.get_param("tenant"))
-        stream = await self._controls.attaching.begin(key, now=_flag(req, "now"))
+        stream = await self._controls.terminals.begin(key, now=_flag(req, "now"))
         resp.content_type = "text/event-stream"
         resp.set_header("Cache-Control", "no-cache")
         resp.stream = stream

@@ -35,6 +35,8 @@ model answers. Text around them is ignored, and a message without any is repeate
 from then on, so that a repeated request gets through. A directive ends at the first `]]`, but for the JSON of
 a tool, which may hold some. One that's misspelt is said: `unknown directive: ...`.
 
+A key that contains `refused` is refused with 401, `GET /v1/models` lists some models.
+
 `GET /_offline/requests` returns the requests that came, `DELETE` forgets them, and `GET /_offline/stats`
 counts requests, running replies, and clients that left before the end.
 """

@@ -14,6 +14,9 @@ from claude_coded.offline.script import Cut, Fail, Pause
 from claude_coded.offline.wire import PING, EventEncoder, message_head, whole_message
 
 MODELS: Final = ("claude-opus-4-5", "claude-sonnet-4-5", "claude-haiku-4-5")
+REFUSED: Final = b"refused"
+"""What a key that is not valid contains."""
+
 REQUESTS_KEPT: Final = 2000
 BATCH_BYTES: Final = 8 * 1024
 PING_SECONDS: Final = 1.0
@@ -38,7 +41,10 @@ class OfflineModel:
             return
         exchange = Exchange(receive, send)
         try:
-            await self._route(exchange, scope["method"], scope["path"])
+            if scope["path"].startswith("/v1/") and REFUSED in _key(scope):
+                await exchange.error(401, "invalid x-api-key")
+            else:
+                await self._route(exchange, scope["method"], scope["path"])
         except ClientGoneError:
             pass  # nobody is there to be answered
         except BadRequestError as error:
@@ -132,6 +138,12 @@ async def _send_whole(exchange: Exchange, parts: Iterable[Part], head: Json) -> 
             case _:
                 kept.append(part)
     await exchange.json(whole_message(head, kept))
+
+
+def _key(scope: Scope) -> bytes:
+    """Return the key and the token of a request."""
+    kept = (value for name, value in scope.get("headers", ()) if name in {b"x-api-key", b"authorization"})
+    return b" ".join(kept)
 
 
 def _models() -> Json:
