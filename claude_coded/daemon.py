@@ -18,7 +18,7 @@ from claude_coded.claude.launch import die_with_parent, environment, projects_di
 from claude_coded.configuration import Change, Source, change
 from claude_coded.control import api
 from claude_coded.control.app import Controls, create_control_app
-from claude_coded.control.attaching import Attaching
+from claude_coded.control.terminals import Terminals
 from claude_coded.control.views import Identity
 from claude_coded.errors import ConfigurationError
 from claude_coded.events import Events
@@ -176,7 +176,7 @@ class Daemon:
         )
         operations = Operations(graph.service, graph.events)
         projects = projects_directory(graph.cli.environment)
-        attaching = Attaching(graph.service, operations, graph.cli, projects, place)
+        terminals = Terminals(graph.service, operations, graph.cli, projects, place)
         controls = Controls(
             place=place,
             service=graph.service,
@@ -184,7 +184,7 @@ class Daemon:
             desk=graph.desk,
             events=graph.events,
             identity=identity,
-            attaching=attaching,
+            terminals=terminals,
             phase=lambda: self._phase,
             reload=self.reload,
             config=self._describe,
@@ -195,7 +195,7 @@ class Daemon:
             try:
                 yield
             finally:
-                attaching.close()
+                terminals.close()
                 graph.events.close()
 
     @contextlib.asynccontextmanager

@@ -16,9 +16,9 @@ import msgspec
 from claude_coded.configuration import Change
 from claude_coded.control import api, views
 from claude_coded.control.api import Kind, Route
-from claude_coded.control.attaching import Attaching
 from claude_coded.control.peers import connected_users
 from claude_coded.control.stream import EventLog
+from claude_coded.control.terminals import Terminals
 from claude_coded.control.views import Identity
 from claude_coded.errors import CodedError, ConfigurationError, InvalidRequest, NotFound
 from claude_coded.events import Events
@@ -55,7 +55,7 @@ class Controls:
     desk: Desk
     events: Events
     identity: Identity
-    attaching: Attaching
+    terminals: Terminals
     phase: Callable[[], str]
     reload: Callable[[], Awaitable[Change]]
     config: Callable[[], list[api.Setting]]
@@ -201,7 +201,7 @@ class Conversations:
     async def on_post_attach(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, id: str) -> None:  # noqa: A002
         """Hold it for a person for as long as the response's connection lives."""
         key = await self._operations.find(id, req.get_param("tenant"))
-        stream = await self._controls.attaching.begin(key, now=_flag(req, "now"))
+        stream = await self._controls.terminals.begin(key, now=_flag(req, "now"))
         resp.content_type = "text/event-stream"
         resp.set_header("Cache-Control", "no-cache")
         resp.stream = stream
