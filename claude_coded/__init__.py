@@ -5,8 +5,8 @@ sees what the client said, once, in order, nearly always in a process that is al
 
 Layers; a row sees only the rows below it (checked by import-linter):
 
-    daemon                                  the object graph, its start and its stop; the command line
-    check                                   what keeps the daemon from working, in words
+    daemon | check                          the object graph, its start and its stop; the command line | what
+                                            keeps the daemon from working, in words
     http | offline                          the API on TCP | a scripted Messages API, to try and test with
     service                                 what HTTP sees: conversations found, turns run
     running                                 a turn: asked, told, recorded, concluded
