@@ -15,6 +15,7 @@ Layers; a row sees only the rows below it (checked by import-linter):
     worker | store | fetch | permissions    one CLI process | conversations in SQLite | images by URL |
                                             what waits for an operator's leave
     ask | process                           what a turn writes, and its events | a child and its pipes
+    cgroups                                 where a worker's processes are, and their end
     activity | stopping | claude | openai | history | models | scheduler
                                             pure: no I/O, no clock, no randomness
     turn                                    the vocabulary between the two sides
