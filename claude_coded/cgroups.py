@@ -10,14 +10,15 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from claude_coded.proc import PROC, processes
+
 log = logging.getLogger(__name__)
 
-PROC: Final = Path("/proc")
 DELEGATED: Final = "user.delegate"
 """The attribute by which systemd says that a group's inside is not its own: systemd.resource-control(5)."""
 
@@ -172,24 +173,12 @@ def kill_marked(mark: str, proc: Path = PROC) -> None:
 
 def marked(mark: str, proc: Path = PROC) -> list[int]:
     """Return the processes that run and have a mark, and their descendants."""
-    parents = dict(_running(proc))
+    parents = {process.pid: process.parent for process in processes(proc)}
     text = f"{MARK}={mark}".encode()
     found = {pid for pid in parents if text in _environment(proc / str(pid))}
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
     return sorted(found)
-
-
-def _running(proc: Path) -> Iterator[tuple[int, int]]:
-    """Yield each process that is no zombie, with its parent."""
-    for directory in proc.iterdir():
-        if not directory.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            # The name, in parentheses, may hold anything.
-            state, parent, *_ = (directory / "stat").read_text(errors="replace").rpartition(")")[2].split()
-            if state not in {"Z", "X"}:
-                yield int(directory.name), int(parent)
 
 
 def _environment(process: Path) -> Sequence[bytes]:
