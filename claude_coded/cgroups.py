@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from claude_coded.proc import PROC, processes
+from claude_coded.scheduler import worker_name
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,9 @@ class Groups:
                     for name, value in files.items():
                         (group.path / name).write_text(str(value))
         except OSError as error:
-            log.warning("a worker has no control group", extra={"worker": number, "error": str(error)})
+            log.warning(
+                "a worker has no control group", extra={"worker": worker_name(number), "error": str(error)}
+            )
             return None
         return group
 
