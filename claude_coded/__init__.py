@@ -15,6 +15,7 @@ Layers; a row sees only the rows below it (checked by import-linter):
     worker | store | fetch | permissions    one CLI process | conversations in SQLite | images by URL |
                                             what waits for an operator's leave
     ask | process                           what a turn writes, and its events | a child and its pipes
+    cgroups                                 where a worker's processes are, and their end
     activity | stopping | claude | openai | history | models | scheduler
                                             pure: no I/O, no clock, no randomness
     turn                                    the vocabulary between the two sides
@@ -30,6 +31,8 @@ Who decides what:
 - A worker alone changes its state, by one table (`claude.protocol.TRANSITIONS`), and keeps its story.
 - `history` knows what was said by chained digests, one a message, and plans a turn: continue the session,
   fork it, or seed a fresh one; what to take back first; what to seed; what to ask.
+- In mode `ask` an operator decides: the CLI's questions wait at the desk (`permissions`). What was allowed
+  for always are rules in the store; the daemon answers by them, the CLI's own rules being too wide.
 - The store's word is final: a turn is finished when it is recorded there, which is before its last byte
   goes out. The CLI's transcript is on disk by then.
 

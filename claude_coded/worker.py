@@ -14,6 +14,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from claude_coded.ask import Ask, Manner, Turn
+from claude_coded.cgroups import Groups
 from claude_coded.claude.launch import Launch, additions, arguments
 from claude_coded.claude.permits import Permit, read
 from claude_coded.claude.protocol import (
@@ -74,12 +75,16 @@ class RewindRefused(CodedError):
 
 @dataclass(frozen=True, slots=True)
 class Cli:
-    """What all workers have in common. `prefix` is a command that wraps the CLI's own."""
+    """What all workers have in common.
+
+    `prefix` is a command that wraps the CLI's own; `groups` is where control groups can be made.
+    """
 
     binary: Path
     environment: Mapping[str, str]
     retries: int
     prefix: tuple[str, ...] = ()
+    groups: Groups | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +113,8 @@ class Worker:
         self.served = False  # it answered once: whatever ends it now is no failure to start
         self._cli = cli
         self._watch = watch
-        self._process = Process(Listener(self._received, self._ended, self._full))
+        group = cli.groups.make(number) if cli.groups is not None else None
+        self._process = Process(Listener(self._received, self._ended, self._full), group)
         self._protocol = Protocol()
         self._answers: dict[str, asyncio.Future[Answer]] = {}
         self._receipts: dict[str, asyncio.Future[None]] = {}

@@ -19,7 +19,7 @@ import msgspec
 
 from claude_coded.control import api
 from claude_coded.control.api import Route
-from claude_coded.control.places import obstacle
+from claude_coded.control.places import addressable, obstacle
 
 PATIENCE: Final = 5.0
 """Seconds that the daemon may take for an answer that needs no waiting."""
@@ -251,7 +251,8 @@ class ControlClient:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.settimeout(self._patience)
             try:
-                sock.connect(str(path))
+                with addressable(path) as address:
+                    sock.connect(address)
             except (BlockingIOError, TimeoutError):
                 sock.close()
                 raise Wedged(f"{path} takes no more connections: its daemon is stuck") from None

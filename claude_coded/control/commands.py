@@ -328,8 +328,9 @@ def _held(client: ControlClient, name: str, *, now: bool) -> Iterator[api.Attach
         watching = threading.Thread(target=attachment.watch, daemon=True)
         watching.start()
         yield attachment.attached
-        if not watching.is_alive():
-            click.echo(f"{PROGRAM}: the daemon ended meanwhile, and has not held {name} since", err=True)
+        lost = not watching.is_alive()
+    how = "the daemon ended meanwhile, and has not held it since" if lost else "it is the API's again"
+    click.echo(f"{PROGRAM}: {name}: {how}", err=True)
 
 
 # Permission requests -----------------------------------------------------------------------------------

@@ -162,7 +162,7 @@ def _completed_by(known: Callable[[ControlClient], Iterator[str]]) -> Completion
 
 
 def _conversations_and_workers(client: ControlClient) -> Iterator[str]:
-    yield from (display.full_name(it.id, it.tenant) for it in client.conversations(stored=True))
+    yield from display.full_names(client.conversations(stored=True))
     yield from (it.id for it in client.workers())
 
 

@@ -174,6 +174,11 @@ def test_a_request_goes_with_its_turn_and_its_worker(
     assert turn.result().code == "conversation_evicted"
     operator.gone(name)
     turn = later(asking.ask, text, name, headers=ASK)
+    operator.asked(name)
+    assert operator.interrupt(name)
+    assert not turn.result().ok
+    operator.gone(name)
+    turn = later(asking.ask, text, name, headers=ASK)
     operator.allow(name)
     assert turn.result().text == "1"
 

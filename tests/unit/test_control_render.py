@@ -214,6 +214,12 @@ def test_conversations() -> None:
         fix-the-parser  busy   w3      claude-code           7  182k  4.2k   $0.42    41s ago
         anna/notes      cold           claude-code-chat      1   800    20  <$0.01  1d 1h ago
     """)
+    other = replace(CONVERSATION, tenant="anna")
+    assert display.full_names([CONVERSATION, other, cold]) == [
+        "default/fix-the-parser",
+        "anna/fix-the-parser",
+        "anna/notes",
+    ]
 
 
 def test_a_conversation_with_its_workers_story() -> None:
@@ -289,10 +295,17 @@ def test_config() -> None:
 
 
 def test_events() -> None:
-    fields = {"tenant": "anna", "conversation": "notes", "why": "two\nwords", "n": 3, "nothing": None}
+    fields = {
+        "tenant": "anna",
+        "conversation": "notes",
+        "why": "two\nwords",
+        "n": 3,
+        "cost": 0.1 + 0.2,
+        "nothing": None,
+    }
     first, second = display.event(api.Event(7, NOW, "turn.ended", fields, missed=2))
     assert first == "(2 events missed)"
-    told = 'turn.ended  conversation=anna/notes  why="two\\nwords"  n=3'
+    told = 'turn.ended  conversation=anna/notes  why="two\\nwords"  n=3  cost=0.3'
     assert re.fullmatch(rf"     7  \d\d:\d\d:\d\d  {re.escape(told)}", second)
     (other,) = display.event(api.Event(8, NOW, "x", {"tenant": "default", "list": [1, 2]}))
     assert other.endswith("x  list=[1,2]  tenant=default")
