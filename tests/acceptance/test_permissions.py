@@ -10,7 +10,7 @@ import pytest
 from tests.acceptance.conftest import Start
 from tests.support.client import Client, evict, function, restart
 from tests.support.daemon import Answer, Daemon, Json, Model, eventually
-from tests.support.operator import Operator
+from tests.support.desk import Operator
 
 MODE = "X-Claude-Permission-Mode"
 ASK = {MODE: "ask"}
