@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 DELEGATED: Final = "user.delegate"
 """The attribute by which systemd says that a group's inside is not its own: systemd.resource-control(5)."""
 
-MARK: Final = "CLAUDE_CODED_WORKER"
+MARK: Final = "CODED_WORKER"
 """The variable that tells a worker's processes from others."""
 
 CLEAR_SECONDS: Final = 5.0
