@@ -78,8 +78,8 @@ def status(console: Console) -> None:
 def workers(console: Console) -> None:
     """List the workers: Claude Code's processes.
 
-    FOR is how long a worker has been in its state; a `+` there says that it works on, or may, with nobody
-    asking. Tokens and cost are those of its conversation, MEMORY is that of its whole process tree.
+    FOR is how long a worker has been in its state; `idle+` is one that works on, or may, with
+    nobody asking. Tokens and cost are those of its conversation, MEMORY is that of its whole process tree.
     """
     answer = console.client().workers()
     console.show(answer, display.workers(answer, console.wall()))
