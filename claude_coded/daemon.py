@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Final
 
 from claude_coded import __version__, logs
+from claude_coded.cgroups import GroupLimits, Groups, take_over
 from claude_coded.claude.launch import die_with_parent, environment, projects_directory, scratch_directory
 from claude_coded.configuration import Change, Source, change
 from claude_coded.control import api
 from claude_coded.control.app import Controls, create_control_app
-from claude_coded.control.attaching import Attaching
+from claude_coded.control.terminals import Terminals
 from claude_coded.control.views import Identity
 from claude_coded.errors import ConfigurationError
 from claude_coded.events import Events
@@ -77,6 +78,7 @@ class Daemon:
         self._stopping = asyncio.Event()
         self._notifier = Notifier(plan.environment)
         self._phase = STARTING
+        self._groups: Groups | None = None
         self._graph: Graph | None = None
 
     async def run(self) -> None:
@@ -86,6 +88,8 @@ class Daemon:
             base = dict(self._plan.environment)
             if self._plan.offline:
                 base["ANTHROPIC_BASE_URL"] = await stack.enter_async_context(offline_model(base))
+            workers = self._plan.settings.pool
+            self._groups = take_over(GroupLimits(workers.worker_memory, workers.worker_tasks))
             store = Store(self._plan.settings.state_dir)
             await store.open()
             stack.push_async_callback(store.close)
@@ -131,7 +135,7 @@ class Daemon:
     def _cli(self, base: Mapping[str, str]) -> Cli:
         retries = self._plan.settings.turns.upstream_retries
         given = environment(base, api_key=self._plan.settings.claude.api_key, retries=retries)
-        return Cli(self._plan.binary, given, retries, die_with_parent(shutil.which))
+        return Cli(self._plan.binary, given, retries, die_with_parent(shutil.which), self._groups)
 
     # Start and stop ------------------------------------------------------------------------------------
 
@@ -176,7 +180,7 @@ class Daemon:
         )
         operations = Operations(graph.service, graph.events)
         projects = projects_directory(graph.cli.environment)
-        attaching = Attaching(graph.service, operations, graph.cli, projects, place)
+        terminals = Terminals(graph.service, operations, graph.cli, projects, place)
         controls = Controls(
             place=place,
             service=graph.service,
@@ -184,7 +188,7 @@ class Daemon:
             desk=graph.desk,
             events=graph.events,
             identity=identity,
-            attaching=attaching,
+            terminals=terminals,
             phase=lambda: self._phase,
             reload=self.reload,
             config=self._describe,
@@ -195,7 +199,7 @@ class Daemon:
             try:
                 yield
             finally:
-                attaching.close()
+                terminals.close()
                 graph.events.close()
 
     @contextlib.asynccontextmanager

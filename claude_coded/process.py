@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
+
+from claude_coded.cgroups import MARK, Group, kill_marked
 
 SLICE: Final = 0.002
 """Seconds between two reads of a dense stream: what comes meanwhile is read, and sent on, in one go."""
@@ -34,12 +37,16 @@ class Listener:
 class Process:
     """One process, from its start to its end."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, group: Group | None = None) -> None:
         self.pid: int | None = None
         self.listener = listener
+        self._group = group
+        self._mark = str(uuid4())
         self._transport: asyncio.SubprocessTransport | None = None
         self._started = asyncio.Event()  # or failed to
         self._gone = asyncio.Event()
+        self._clean = asyncio.Event()  # nothing that it started is left
+        self._clearing: asyncio.Task[None] | None = None
         self._stderr: deque[bytes] = deque(maxlen=64)
         self._paused = False
         self._read_at = 0.0
@@ -47,17 +54,22 @@ class Process:
 
     async def start(self, command: Sequence[str], directory: Path, environment: Mapping[str, str]) -> None:
         """Start it, in a session of its own. Raises OSError."""
+        environment = {**environment, MARK: self._mark}
         try:
             transport, _ = await asyncio.get_running_loop().subprocess_exec(
                 lambda: _Pipes(self), *command, cwd=directory, env=environment, start_new_session=True
             )
         except OSError:
             self._gone.set()
+            self.clear()
             raise
         finally:
             self._started.set()
         self._transport = transport
         self.pid = transport.get_pid()
+        if self._group is not None:
+            with contextlib.suppress(OSError):  # it may have ended already
+                self._group.add(self.pid)
 
     @property
     def stderr(self) -> str:
@@ -91,8 +103,9 @@ class Process:
                 self._transport.send_signal(number)
 
     async def gone(self) -> None:
-        """Wait until it has ended."""
+        """Wait until it has ended, and with it what it has started."""
         await self._gone.wait()
+        await self._clean.wait()
 
     async def gone_within(self, seconds: float) -> bool:
         """Return whether it ends in that time."""
@@ -161,6 +174,24 @@ class Process:
         if self._transport is not None:
             self._transport.close()
 
+    def clear(self) -> None:
+        """End what an ended process has left."""
+        self._clearing = asyncio.get_running_loop().create_task(self._clear())
+
+    async def _clear(self) -> None:
+        try:
+            if self._group is not None:
+                await self._group.clear()
+            elif self._was_killed:
+                # By itself it ends what it has started, if it is let.
+                await asyncio.to_thread(kill_marked, self._mark)
+        finally:
+            self._clean.set()
+
+    @property
+    def _was_killed(self) -> bool:
+        return self._transport is not None and (self._transport.get_returncode() or 0) < 0
+
     def on_mute(self) -> None:
         """End a process that lives on with its output closed: nothing can be learnt from it."""
         if not self._gone.is_set():
@@ -180,6 +211,7 @@ class _Pipes(asyncio.SubprocessProtocol):
             asyncio.get_running_loop().call_later(MUTE, self._process.on_mute)
 
     def process_exited(self) -> None:
+        self._process.clear()
         asyncio.get_running_loop().call_later(LAST_WORDS, self._process.on_gone)
 
     def connection_lost(self, exc: Exception | None) -> None:

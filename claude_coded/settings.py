@@ -244,6 +244,16 @@ class PoolSettings:
     queue_timeout: float = setting(
         f"{PREFIX}QUEUE_TIMEOUT_MS", _seconds, 60.0, "Longest wait for a worker; then 429.", unit="ms"
     )
+    worker_memory: int = setting(
+        f"{PREFIX}WORKER_MEMORY_BYTES",
+        _int(0),
+        0,
+        "Memory of a worker and what it runs, where systemd delegates control groups; 0: no limit.",
+        unit="bytes",
+    )
+    worker_tasks: int = setting(
+        f"{PREFIX}WORKER_TASKS", _int(0), 0, "Processes and threads of a worker, likewise; 0: no limit."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from claude_coded.ask import Ask, Manner, Turn
+from claude_coded.cgroups import Groups
 from claude_coded.claude.launch import Launch, additions, arguments
 from claude_coded.claude.permits import Permit, read
 from claude_coded.claude.protocol import (
@@ -39,6 +40,7 @@ from claude_coded.claude.wire import (
 from claude_coded.errors import CodedError, ModelNotFound, WorkerDied, WorkerStartFailed
 from claude_coded.history import Span
 from claude_coded.process import Listener, Process
+from claude_coded.scheduler import worker_name
 from claude_coded.turn import Message, Role, ToolOutcome
 
 log = logging.getLogger(__name__)
@@ -74,12 +76,16 @@ class RewindRefused(CodedError):
 
 @dataclass(frozen=True, slots=True)
 class Cli:
-    """What all workers have in common. `prefix` is a command that wraps the CLI's own."""
+    """What all workers have in common.
+
+    `prefix` is a command that wraps the CLI's own; `groups` is where control groups can be made.
+    """
 
     binary: Path
     environment: Mapping[str, str]
     retries: int
     prefix: tuple[str, ...] = ()
+    groups: Groups | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +114,8 @@ class Worker:
         self.served = False  # it answered once: whatever ends it now is no failure to start
         self._cli = cli
         self._watch = watch
-        self._process = Process(Listener(self._received, self._ended, self._full))
+        group = cli.groups.make(number) if cli.groups is not None else None
+        self._process = Process(Listener(self._received, self._ended, self._full), group)
         self._protocol = Protocol()
         self._answers: dict[str, asyncio.Future[Answer]] = {}
         self._receipts: dict[str, asyncio.Future[None]] = {}
@@ -121,6 +128,11 @@ class Worker:
         self._idle = asyncio.Event()
         self._idle.set()
         self._cost = 0.0
+
+    @property
+    def name(self) -> str:
+        """Return what people call it."""
+        return worker_name(self.id)
 
     @property
     def state(self) -> WorkerState:
@@ -201,7 +213,7 @@ class Worker:
             self._process.kill(number)
             if await self._process.gone_within(grace):
                 return
-        log.error("a worker survived SIGKILL", extra={"worker": self.id, "pid": self.pid})
+        log.error("a worker survived SIGKILL", extra={"worker": self.name, "pid": self.pid})
 
     async def gone(self) -> None:
         """Wait until the process has ended."""
@@ -439,7 +451,7 @@ class Worker:
                 self._take(message)
         except Exception:
             # A line too long, or a fault of ours: a turn would wait for what was never understood.
-            log.exception("a worker's output cannot be read", extra={"worker": self.id})
+            log.exception("a worker's output cannot be read", extra={"worker": self.name})
             self._process.kill(signal.SIGKILL)
         if self._turn is not None and self._turn.produced > before:
             self._process.pace()

@@ -1,23 +1,22 @@
 """`claude-coded check`: what keeps the daemon from working, in words, and what to do.
 
 Each item is looked at for real, and nothing is made or changed. A daemon that runs already is no fault. The
-CLI is started with a HOME that is thrown away, since it writes there.
+CLI is started with a HOME that is thrown away, since it writes there. Only where it has been before, and no
+key is set, it is asked for its login at home.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from claude_coded.check.cli import cli, end, key, user
-from claude_coded.check.doors import control, keys, port
+from claude_coded.check import cli, doors, places
 from claude_coded.check.findings import Finding, Machine, Mark, as_json, as_text, failed
-from claude_coded.check.places import home, state, workspaces
 from claude_coded.errors import ConfigurationError
 from claude_coded.settings import SYSTEM_CONFIG, load
 
 ITEMS: Final[tuple[Callable[[Machine], Iterator[Finding]], ...]] = (
-    *(cli, key, user, workspaces, state, home),
-    *(keys, port, control, end),
+    *(cli.cli, cli.key, cli.user, places.workspaces, places.state, places.home),
+    *(doors.keys, doors.port, doors.control, cli.end),
 )
 """What is looked at, in order."""
 

@@ -76,7 +76,11 @@ def _branch(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 def _counts(entry: Mapping[str, Any]) -> bool:
     message = entry.get("message")
     synthetic = isinstance(message, dict) and message.get("model") == SYNTHETIC
-    return entry.get("type") in SAID and isinstance(message, dict) and not (entry.get("isMeta") or synthetic)
+    return (
+        str(entry.get("type")) in SAID
+        and isinstance(message, dict)
+        and not (entry.get("isMeta") or synthetic)
+    )
 
 
 def _blocks(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:

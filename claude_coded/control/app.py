@@ -16,9 +16,9 @@ import msgspec
 from claude_coded.configuration import Change
 from claude_coded.control import api, views
 from claude_coded.control.api import Kind, Route
-from claude_coded.control.attaching import Attaching
 from claude_coded.control.peers import connected_users
 from claude_coded.control.stream import EventLog
+from claude_coded.control.terminals import Terminals
 from claude_coded.control.views import Identity
 from claude_coded.errors import CodedError, ConfigurationError, InvalidRequest, NotFound
 from claude_coded.events import Events
@@ -26,6 +26,7 @@ from claude_coded.guard import ClientGone, ConnectionGuard
 from claude_coded.listener import App
 from claude_coded.operations import AmbiguousName, Operations, Which
 from claude_coded.permissions import Decision, Desk, Request
+from claude_coded.scheduler import worker_name
 from claude_coded.service import TurnService
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class Controls:
     desk: Desk
     events: Events
     identity: Identity
-    attaching: Attaching
+    terminals: Terminals
     phase: Callable[[], str]
     reload: Callable[[], Awaitable[Change]]
     config: Callable[[], list[api.Setting]]
@@ -201,7 +202,7 @@ class Conversations:
     async def on_post_attach(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, id: str) -> None:  # noqa: A002
         """Hold it for a person for as long as the response's connection lives."""
         key = await self._operations.find(id, req.get_param("tenant"))
-        stream = await self._controls.attaching.begin(key, now=_flag(req, "now"))
+        stream = await self._controls.terminals.begin(key, now=_flag(req, "now"))
         resp.content_type = "text/event-stream"
         resp.set_header("Cache-Control", "no-cache")
         resp.stream = stream
@@ -305,7 +306,7 @@ def _permission(request: Request) -> api.Permission:
         id=request.id,
         tenant=request.conversation.tenant,
         conversation=request.conversation.id,
-        worker=f"w{request.worker}",
+        worker=worker_name(request.worker),
         tool=request.tool,
         summary=request.summary,
         input=dict(request.input),

@@ -4,6 +4,7 @@ import contextlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 
 from tests.acceptance.conftest import Start
@@ -50,6 +51,27 @@ def test_a_worker_killed_in_mid_turn_is_a_502_and_a_retry_reaches_the_model_once
     assert (failed.status, failed.code, failed.conversation) == (502, "worker_died", name)
     retried = daemon.ask("second [[pause 1500]] [[recall]]", name)
     assert retried.said == ["first [[say 1]]", "second [[pause 1500]] [[recall]]"]
+
+
+BACKGROUND = "env -i setsid sleep 64 & sleep 65"
+"""What neither belongs to the CLI's process group nor has its environment, below what has."""
+
+
+def test_a_worker_killed_in_mid_command_leaves_no_process(daemon: Daemon, model: Model, name: str) -> None:
+    question = f"mine [[tool Bash {json.dumps({'command': BACKGROUND})}]] [[recall]]"
+    with ThreadPoolExecutor() as threads:
+        asked = threads.submit(daemon.ask, question, name)
+        left = eventually(lambda: running("sleep 64", "sleep 65"))
+        daemon.worker_of(model.session("mine")).kill()
+        assert asked.result().status == 502
+    eventually(lambda: not any(process.is_running() for process in left))
+    assert daemon.ask("next [[say on]]", name).text == "on"
+
+
+def running(*commands: str) -> list[psutil.Process]:
+    """Return the processes of these command lines once there is one of each."""
+    found = [it for it in psutil.process_iter(["cmdline"]) if " ".join(it.info["cmdline"] or ()) in commands]
+    return found if len(found) == len(commands) else []
 
 
 def test_a_worker_killed_in_the_first_turn_leaves_a_conversation_that_goes_on(

@@ -1,7 +1,7 @@
 """A real systemd, booted as PID 1 in namespaces of its own over a throw-away overlay of this machine.
 
-The network is the machine's. What is written inside is gone with it. Run as a program, this file turns the first
-process of the new namespaces into systemd.
+The network is the machine's. What is written inside is gone with it. Run as a program, this file turns the
+first process of the new namespaces into systemd.
 """
 
 import contextlib

@@ -22,7 +22,9 @@ class Exchange:
     left: asyncio.Event = field(default_factory=asyncio.Event)
     first_body: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def run(self, method: str, path: str, body: object = None) -> "Exchange":
+    async def run(
+        self, method: str, path: str, body: object = None, headers: tuple[tuple[bytes, bytes], ...] = ()
+    ) -> "Exchange":
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         incoming = iter([{"type": "http.request", "body": raw[:5], "more_body": True}])
 
@@ -35,7 +37,8 @@ class Exchange:
             await self.left.wait()
             return {"type": "http.disconnect"}
 
-        await self.app({"type": "http", "method": method, "path": path}, receive, self._send)
+        scope = {"type": "http", "method": method, "path": path, "headers": headers}
+        await self.app(scope, receive, self._send)
         return self
 
     _read: bool = False

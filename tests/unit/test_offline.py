@@ -115,6 +115,21 @@ def test_pings_fill_a_pause(app: OfflineModel, monkeypatch: pytest.MonkeyPatch) 
     assert kinds[:4] == ["message_start", "ping", "ping", "content_block_start"]
 
 
+def test_a_key_that_is_told_to_be_refused_is_and_models_are_listed(app: OfflineModel) -> None:
+    def call(method: str, path: str, *headers: tuple[bytes, bytes]) -> Exchange:
+        return asyncio.run(Exchange(app).run(method, path, request("[[say x]]"), headers))
+
+    listed = call("GET", "/v1/models", (b"x-api-key", b"sk-good")).json
+    assert listed["has_more"] is False
+    assert {item["type"] for item in listed["data"]} == {"model"}
+    for header in ((b"x-api-key", b"sk-refused"), (b"authorization", b"Bearer refused")):
+        for method, path in (("GET", "/v1/models"), ("POST", "/v1/messages")):
+            exchange = call(method, path, header)
+            assert exchange.status == 401
+            error = {"type": "authentication_error", "message": "invalid x-api-key"}
+            assert exchange.json == {"type": "error", "error": error}
+
+
 # --- Faults
 
 

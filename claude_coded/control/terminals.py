@@ -52,7 +52,7 @@ class NothingToAttach(CodedError):
     status, code = 409, "nothing_to_attach"
 
 
-class Attaching:
+class Terminals:
     """Hands conversations to people. `projects` is where the CLI keeps its transcripts."""
 
     def __init__(
@@ -134,7 +134,7 @@ class Attaching:
 class Terminal:
     """The response: what to run, then comments; Falcon iterates over it, and closes it whatever happens."""
 
-    _attaching: Attaching
+    _terminals: Terminals
     _known: Conversation
     _transcript: Path
     _stack: contextlib.AsyncExitStack
@@ -147,8 +147,8 @@ class Terminal:
         """Return the introduction, and later a comment now and then."""
         if self._size < 0:
             self._size = self._transcript.stat().st_size
-            return server_sent("attached", msgspec.json.encode(self._attaching.introduce(self._known)))
-        if await self._attaching.closing_within(KEEP_ALIVE):
+            return server_sent("attached", msgspec.json.encode(self._terminals.introduce(self._known)))
+        if await self._terminals.closing_within(KEEP_ALIVE):
             raise StopAsyncIteration
         return b": attached\n\n"
 
@@ -165,7 +165,7 @@ class Terminal:
         try:
             added = read_added(await asyncio.to_thread(_rest, self._transcript, self._size))
             if added is not None:
-                await self._attaching.record(self._known, added)
+                await self._terminals.record(self._known, added)
                 log.info("recorded what was said at a terminal", extra={"conversation": conversation})
         except (OSError, CodedError) as error:
             log.warning(
