@@ -77,6 +77,16 @@ def running(daemon: Daemon, name: str, script: str = "[[hang]]", **more: Any) ->
             raise
 
 
+@contextlib.contextmanager
+def waiting(daemon: Daemon, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    """Have a command run that waits."""
+    command = [str(PROGRAM), "--socket", str(daemon.socket), *arguments]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+
+
 # Looking -----------------------------------------------------------------------------------------------
 
 
@@ -126,17 +136,7 @@ def test_events_are_told_and_followed(pool: Daemon, ctl: Run, name: str) -> None
     assert mine == ["turn.started", "turn.finished"]
     last = events[-1]["number"]
     assert f"turn.finished  conversation={name}  " in ctl("events", "--since", str(last - 3)).stdout
-    command = [
-        str(PROGRAM),
-        "--socket",
-        str(pool.socket),
-        "events",
-        "--json",
-        "--follow",
-        "--since",
-        str(last),
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+    with waiting(pool, "events", "--json", "--follow", "--since", str(last)) as following:
         assert following.stdout is not None
         pool.ask("two [[say 2]]", name)
         event = json.loads(following.stdout.readline())
@@ -173,10 +173,13 @@ def test_an_eviction_waits_for_the_turn_or_does_not(pool: Daemon, ctl: Run, name
     pool.ask("one [[say 1]]", name)
     assert ctl("evict", name).stdout == f"evicted {name}\n"
     assert ctl("evict", name).stdout == "nothing to evict\n"
-    with running(pool, name, "two [[delay 20]] [[words 30]]") as turn:
-        assert ctl("evict", name).stdout == f"evicted {name}\n"
-        assert turn.done()
-        assert turn.result().text.split()[-1] == "w29"
+    before = len(pool.log)
+    with running(pool, name) as turn, waiting(pool, "evict", name) as evicting:
+        eventually(lambda: f'"DELETE","path":"/v1/conversations/{name}"' in pool.log[before:])
+        assert not turn.done()
+        ctl("interrupt", name)
+        assert evicting.communicate()[0] == f"evicted {name}\n"
+        assert turn.result().code != "conversation_evicted"
     with running(pool, name) as turn:
         worker = worker_of(ctl, name)
         assert ctl("evict", worker, "--now").stdout == f"evicted {worker}\n"
@@ -197,13 +200,17 @@ def test_the_idle_or_all_are_evicted(pool: Daemon, ctl: Run, name: str) -> None:
 
 
 def test_a_drain_waits_and_a_resume_ends_it(pool: Daemon, ctl: Run, name: str) -> None:
-    with running(pool, name, "one [[delay 20]] [[words 30]]") as turn:
+    with running(pool, name) as turn:
         assert ctl("drain", "--no-wait").stdout == "draining: 1 turn still running\n"
         assert ctl("ready", status=1).stdout == "not ready: draining\n"
         assert "1 turn still running" in ctl("drain", "--wait", "0.01", status=1).stdout
-        drained = ctl("drain")
-        assert drained.stdout == "drained: no turn runs, and no new one is taken\n"
-        assert turn.result().text.split()[-1] == "w29"
+        with waiting(pool, "drain") as draining:
+            assert draining.stderr is not None
+            assert draining.stderr.readline() == "waiting for 1 turn\n"
+            assert not turn.done()
+            ctl("interrupt", name)
+            assert draining.communicate()[0] == "drained: no turn runs, and no new one is taken\n"
+        assert draining.returncode == 0
     assert pool.ask("two [[say 2]]", name).code == "draining"
     assert ctl("resume").stdout == "taking turns again\n"
     assert ctl("ready").stdout == "ready\n"
@@ -222,13 +229,13 @@ def test_a_reload_takes_what_is_good(pool: Daemon, ctl: Run) -> None:
 
 
 def test_requests_are_listed_approved_and_denied(pool: Daemon, ctl: Run, name: str) -> None:
-    def waiting() -> str:
+    def asked() -> str:
         found = eventually(lambda: read(ctl("requests", "--json")))
         return str(found[0]["id"])
 
     script = '[[tool Bash {"command": "touch made"}]] [[result]]'
     with running(pool, name, script, headers=ASK) as turn:
-        request = waiting()
+        request = asked()
         listed = ctl("requests").stdout
         assert listed.startswith(f"{request}  Bash: ")
         assert f"\n  conversation  {name} (w" in listed
@@ -237,7 +244,7 @@ def test_requests_are_listed_approved_and_denied(pool: Daemon, ctl: Run, name: s
         assert turn.result().ok
     assert (pool.workspace / "made").exists()
     with running(pool, name, script.replace("made", "unmade"), headers=ASK) as turn:
-        request = waiting()
+        request = asked()
         assert ctl("deny", request, "--message", "not today").stdout == f"{request}: denied\n"
         assert "not today" in turn.result().text
     assert not (pool.workspace / "unmade").exists()
@@ -247,14 +254,14 @@ def test_requests_are_listed_approved_and_denied(pool: Daemon, ctl: Run, name: s
 
 def test_ready_waits_for_the_start(make: Start) -> None:
     daemon = make()
-    command = [str(PROGRAM), "--socket", str(daemon.socket), "ready", "--wait", "30"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as waiting:
+    with waiting(daemon, "ready", "--wait", "30") as starting:
         daemon.start()
-        assert waiting.communicate(timeout=30)[0] == "ready\n"
-    assert waiting.returncode == 0
+        assert starting.communicate(timeout=30)[0] == "ready\n"
+    assert starting.returncode == 0
     daemon.stop()
-    gone = subprocess.run(command[:-2], capture_output=True, text=True, check=False)
-    assert (gone.returncode, gone.stdout) == (3, "")
+    with waiting(daemon, "ready") as alone:
+        assert alone.communicate()[0] == ""
+    assert alone.returncode == 3
 
 
 # Terminals ---------------------------------------------------------------------------------------------
@@ -349,8 +356,7 @@ def test_who_ends_it_by_force_gives_the_conversation_back(
 
 def test_a_program_holds_a_conversation_as_long_as_it_wants(pool: Daemon, ctl: Run, name: str) -> None:
     pool.ask("one [[say 1]]", name)
-    command = [str(PROGRAM), "--socket", str(pool.socket), "attach", name, "--json"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holding:
+    with waiting(pool, "attach", name, "--json") as holding:
         assert holding.stdin is not None
         assert holding.stdout is not None
         attached = json.loads("".join(takewhile(lambda line: line != "}\n", holding.stdout)) + "}")
