@@ -5,7 +5,6 @@ long over what was asked: while an answer may take its time, another connection 
 """
 
 import contextlib
-import http.client
 import select
 import socket
 import struct
@@ -17,17 +16,14 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from claude_coded.control import api
+from claude_coded.control import api, wire
 from claude_coded.control.api import Route
 from claude_coded.control.places import addressable, obstacle
 
 PATIENCE: Final = 5.0
 """Seconds that the daemon may take for an answer that needs no waiting."""
 
-READ_SIZE: Final = 65536
-
 _UCRED: Final = struct.Struct("3i")
-_HEADERS: Final = {"Connection": "close", "Content-Type": "application/json"}
 
 T = TypeVar("T")
 
@@ -228,22 +224,23 @@ class ControlClient:
         *,
         body: msgspec.Struct | None = None,
         waits: bool = False,
-    ) -> Iterator[tuple[socket.socket, http.client.HTTPResponse]]:
+    ) -> Iterator[tuple[socket.socket, wire.Response]]:
         """Ask, and yield an answer of which the head has come. Raises ControlError."""
         sock = self._connect()
-        connection = _Connection(sock)
         target = path + (f"?{urlencode(query)}" if query else "")
-        try:
-            with self._told(sock):
-                connection.request(method, target, msgspec.json.encode(body) if body else None, _HEADERS)
-                if waits:
-                    self._await(sock)
-                response = connection.getresponse()
+        with sock, self._told(sock):
+            content = msgspec.json.encode(body) if body else b""
+            sock.sendall(wire.request(method, target, api.HOST, content))
+            if waits:
+                self._await(sock)
+            response = wire.Response(sock)
+            try:
                 self._check(response, path)
                 yield sock, response
-        finally:
-            connection.close()
-            sock.close()
+            finally:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)  # a thread may be reading, which close would wait for
+                response.close()
 
     def _connect(self) -> socket.socket:
         attempts = []
@@ -274,9 +271,9 @@ class ControlClient:
             raise Wedged(
                 f"{self._holder(sock)} does not answer (waited {self._patience:g} seconds)"
             ) from None
-        except (ConnectionError, http.client.IncompleteRead):
+        except (ConnectionError, wire.Broken):
             raise Lost(f"{self._holder(sock)} closed the connection without an answer") from None
-        except http.client.HTTPException:
+        except wire.NotHttp:
             raise Foreign(f"{self._holder(sock)} is not claude_coded: it does not speak HTTP") from None
 
     def _await(self, sock: socket.socket) -> None:
@@ -284,7 +281,7 @@ class ControlClient:
         while not select.select([sock], [], [], self._patience)[0]:
             self.ready()
 
-    def _check(self, response: http.client.HTTPResponse, path: str) -> None:
+    def _check(self, response: wire.Response, path: str) -> None:
         """Raise Refused or Foreign if the answer is an error. Not being ready is none."""
         if response.status < 400 or (response.status == 503 and path == Route.READY):
             return
@@ -324,18 +321,9 @@ class Attachment:
 
     def watch(self) -> None:
         """Read what comes until the daemon ends it: what nobody reads would stop the daemon's writing."""
-        with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
+        with contextlib.suppress(OSError, ValueError, wire.Broken, wire.NotHttp):
             for _ in self.events:
                 pass
-
-
-class _Connection(http.client.HTTPConnection):
-    """HTTP on a socket that is connected."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        super().__init__(api.HOST)
-        self.auto_open = 0
-        self.sock = sock
 
 
 def _path(route: str, name: str) -> str:
@@ -350,10 +338,10 @@ def _now(now: bool) -> dict[str, str]:
     return {"now": "true"} if now else {}
 
 
-def _data(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """Yield the data of each server-sent event. Raises IncompleteRead where the stream breaks off."""
+def _data(response: wire.Response) -> Iterator[bytes]:
+    """Yield the data of each server-sent event."""
     unread = b""
-    while piece := response.read1(READ_SIZE):  # readline would take a broken stream for its end
+    for piece in response.pieces():
         *whole, unread = (unread + piece).split(b"\n")
         for line in whole:
             if line.startswith(b"data:"):

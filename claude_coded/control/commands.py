@@ -13,7 +13,7 @@ import msgspec
 
 from claude_coded import __version__
 from claude_coded.control import api, display
-from claude_coded.control.client import Attachment, ControlClient, ControlError, Name, NoDaemon
+from claude_coded.control.client import Attachment, ControlClient, ControlError, Lost, Name, Unreachable
 from claude_coded.control.console import (
     FAILED,
     PROGRAM,
@@ -78,8 +78,8 @@ def status(console: Console) -> None:
 def workers(console: Console) -> None:
     """List the workers: Claude Code's processes.
 
-    FOR is how long a worker has been in its state; a `+` there says that it works on, or may, with nobody
-    asking. Tokens and cost are those of its conversation, MEMORY is that of its whole process tree.
+    FOR is how long a worker has been in its state; `idle+` is one that works on, or may, with
+    nobody asking. Tokens and cost are those of its conversation, MEMORY is that of its whole process tree.
     """
     answer = console.client().workers()
     console.show(answer, display.workers(answer, console.wall()))
@@ -126,7 +126,7 @@ def events(console: Console, follow: bool, since: int | None) -> None:
     """Print what has happened, an event a line.
 
     The daemon remembers the newest events only; what was lost before an event is said. With --json, each
-    line is an object.
+    line is an object. With --follow, the exit status is 3 when the daemon ends, and 0 after Ctrl-C.
 
     \b
     Example: wait for the end of a turn, whosever it is
@@ -136,6 +136,8 @@ def events(console: Console, follow: bool, since: int | None) -> None:
         for event in console.client().events(since, follow=follow):
             text = [msgspec.json.encode(event).decode()] if console.json else display.event(event)
             click.echo("\n".join(text))
+        if follow:
+            raise Lost("the daemon has ended")
 
 
 @main.command()
@@ -186,7 +188,7 @@ def _await_ready(console: Console, wait: float) -> api.Ready:
         late = time.monotonic() >= deadline
         try:
             answer = console.client().ready()
-        except NoDaemon:
+        except Unreachable:
             if late:
                 raise
         else:
@@ -291,9 +293,10 @@ def attach(console: Console, name: str, now: bool) -> None:
     told that it is attached. When you leave Claude (/exit), the API goes on from there, with all that was
     said in the terminal.
 
-    It runs as the user whose session it is: you, or, if you are root, that user. Else, and where the daemon
-    runs in a container, it prints what to run, and gives the conversation back when you press Enter. With
-    --json it prints that as JSON, and gives the conversation back at the end of its input.
+    It runs as the user whose session it is: you, or, if you are root (sudo claude-codectl attach ID), that
+    user. Else, and where the daemon runs in a container, it prints what to run, and gives the conversation
+    back when you press Enter. With --json it prints that as JSON, and gives the conversation back at the end
+    of its input.
 
     The exit status is Claude's.
     """

@@ -114,8 +114,8 @@ def _worker(it: api.Worker, now: float) -> list[str]:
 
 
 def state(it: api.Worker) -> str:
-    """Return a worker's state; `+` says that it works on, or may, with nobody asking."""
-    return it.state + ("+" if it.pending else "")
+    """Return a worker's state; `idle+` works on, or may, with nobody asking."""
+    return it.state + ("+" if it.pending and it.state == "idle" else "")
 
 
 def usage(it: api.Tokens) -> tuple[str, str, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tests.benchmarks.admin import client_start
 from tests.benchmarks.harness import Daemon, daemon, model
 from tests.benchmarks.latency import hot_turn, new_conversation
 from tests.benchmarks.matching import matching, seeding, stateless_turn
@@ -37,6 +38,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "cpu-per-delta": Benchmark(cpu_per_delta),
     "start-to-ready": Benchmark(start_to_ready),
     "control-under-load": Benchmark(control_under_load, BUSY_SETTINGS),
+    "client-start": Benchmark(client_start),
     # Without spares the whole pool can belong to conversations.
     "memory": Benchmark(memory, {"CLAUDE_CODED_SPARE_WORKERS": "0"}),
 }
