@@ -5,9 +5,10 @@ sees what the client said, once, in order, nearly always in a process that is al
 
 Layers; a row sees only the rows below it (checked by import-linter):
 
-    command_line                            `claude-coded`
-    daemon                                  the object graph, its start, stop and reload
-    plan | check                            settings held against the machine: to serve | to tell about it
+    command_line | codectl                  `claude-coded` | `claude-codectl`, which needs `control.api` alone
+    daemon | check                          the object graph, its start, stop and reload | what keeps it from
+                                            working, in words
+    plan                                    settings held against the machine, before anything is touched
     http | control | offline                the API on TCP | the operator's, on a Unix socket |
                                             a scripted Messages API, to try and test with
     operations                              what an operator does to conversations and workers
@@ -27,8 +28,6 @@ Layers; a row sees only the rows below it (checked by import-linter):
                                             what happens, as a stream
     configuration, settings, profiles       what is in force | what there is | models of the operator's
     errors
-
-`claude-codectl` is the client's half of `control`: it needs nothing of the daemon but `control.api`.
 
 Who decides what:
 

@@ -26,7 +26,7 @@ _CLI_LINES: Final = {
     "<command-name>": "",
     "This session is being continued from a previous conversation": "",
 }
-"""How the CLI's own lines begin, and what each says of the reply before it; 2.1.331 has most in a reminder."""
+"""How the CLI's own lines begin, and what each says of the reply before it; 2.1.331 wraps most of them."""
 
 
 # --- The history ------------------------------------------------------------------------------------------

@@ -13,13 +13,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from claude_coded import __version__
-from claude_coded.control import api, attach
-from claude_coded.control.attach import Manner
-from claude_coded.control.commands import main
-from claude_coded.control.console import Console
+from claude_coded.codectl import attach
+from claude_coded.codectl.attach import Manner
+from claude_coded.codectl.commands import main
+from claude_coded.codectl.console import Console
+from claude_coded.control import api
 from tests.support.control import Control, fault, serving
 from tests.support.terminal import TMUX, Terminal
-from tests.unit.test_control_render import BUSY, CONVERSATION, IDLE, NOW, STATUS
+from tests.unit.test_codectl_display import BUSY, CONVERSATION, IDLE, NOW, STATUS
 
 Run = Callable[..., Result]
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from claude_coded.control.commands import main
+from claude_coded.codectl.commands import main
 from claude_coded.openai.fields import FIELDS, Treatment
 from claude_coded.settings import specs
 

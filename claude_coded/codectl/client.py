@@ -5,6 +5,7 @@ long over what was asked: while an answer may take its time, another connection 
 """
 
 import contextlib
+import http.client
 import select
 import socket
 import struct
@@ -16,13 +17,15 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from claude_coded.control import api, wire
+from claude_coded.codectl.places import addressable, obstacle
+from claude_coded.control import api
 from claude_coded.control.api import Route
-from claude_coded.control.places import addressable, obstacle
 
 PATIENCE: Final = 5.0
 """Seconds that the daemon may take for an answer that needs no waiting."""
 
+_HEADERS: Final = {"Connection": "close", "Content-Type": "application/json"}
+READ_SIZE: Final = 65536
 _UCRED: Final = struct.Struct("3i")
 
 T = TypeVar("T")
@@ -224,23 +227,23 @@ class ControlClient:
         *,
         body: msgspec.Struct | None = None,
         waits: bool = False,
-    ) -> Iterator[tuple[socket.socket, wire.Response]]:
+    ) -> Iterator[tuple[socket.socket, http.client.HTTPResponse]]:
         """Ask, and yield an answer of which the head has come. Raises ControlError."""
         sock = self._connect()
+        connection = _Connection(sock)
         target = path + (f"?{urlencode(query)}" if query else "")
         with sock, self._told(sock):
-            content = msgspec.json.encode(body) if body else b""
-            sock.sendall(wire.request(method, target, api.HOST, content))
+            connection.request(method, target, msgspec.json.encode(body) if body else None, _HEADERS)
             if waits:
                 self._await(sock)
-            response = wire.Response(sock)
+            response = connection.getresponse()
             try:
                 self._check(response, path)
                 yield sock, response
             finally:
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)  # a thread may be reading, which close would wait for
-                response.close()
+                connection.close()
 
     def _connect(self) -> socket.socket:
         attempts = []
@@ -271,9 +274,9 @@ class ControlClient:
             raise Wedged(
                 f"{self._holder(sock)} does not answer (waited {self._patience:g} seconds)"
             ) from None
-        except (ConnectionError, wire.Broken):
+        except (ConnectionError, http.client.IncompleteRead):
             raise Lost(f"{self._holder(sock)} closed the connection without an answer") from None
-        except wire.NotHttp:
+        except http.client.HTTPException:
             raise Foreign(f"{self._holder(sock)} is not claude_coded: it does not speak HTTP") from None
 
     def _await(self, sock: socket.socket) -> None:
@@ -281,7 +284,7 @@ class ControlClient:
         while not select.select([sock], [], [], self._patience)[0]:
             self.ready()
 
-    def _check(self, response: wire.Response, path: str) -> None:
+    def _check(self, response: http.client.HTTPResponse, path: str) -> None:
         """Raise Refused or Foreign if the answer is an error. Not being ready is none."""
         if response.status < 400 or (response.status == 503 and path == Route.READY):
             return
@@ -321,9 +324,18 @@ class Attachment:
 
     def watch(self) -> None:
         """Read what comes until the daemon ends it: what nobody reads would stop the daemon's writing."""
-        with contextlib.suppress(OSError, ValueError, wire.Broken, wire.NotHttp):
+        with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
             for _ in self.events:
                 pass
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP on a socket that is connected."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(api.HOST)
+        self.auto_open = 0
+        self.sock = sock
 
 
 def _path(route: str, name: str) -> str:
@@ -338,10 +350,10 @@ def _now(now: bool) -> dict[str, str]:
     return {"now": "true"} if now else {}
 
 
-def _data(response: wire.Response) -> Iterator[bytes]:
+def _data(response: http.client.HTTPResponse) -> Iterator[bytes]:
     """Yield the data of each server-sent event."""
     unread = b""
-    for piece in response.pieces():
+    while piece := response.read1(READ_SIZE):  # readline would take a broken stream for its end
         *whole, unread = (unread + piece).split(b"\n")
         for line in whole:
             if line.startswith(b"data:"):

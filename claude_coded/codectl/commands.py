@@ -12,9 +12,9 @@ import click
 import msgspec
 
 from claude_coded import __version__
-from claude_coded.control import api, display
-from claude_coded.control.client import Attachment, ControlClient, ControlError, Lost, Name, Unreachable
-from claude_coded.control.console import (
+from claude_coded.codectl import display
+from claude_coded.codectl.client import Attachment, ControlClient, ControlError, Lost, Name, Unreachable
+from claude_coded.codectl.console import (
     FAILED,
     PROGRAM,
     Console,
@@ -25,7 +25,8 @@ from claude_coded.control.console import (
     conversation_or_worker,
     document,
 )
-from claude_coded.control.render import counted
+from claude_coded.codectl.render import counted
+from claude_coded.control import api
 
 DRAIN_STEP: Final = 5.0
 """Seconds of waiting for a drain between two words on how far it has come."""
@@ -151,7 +152,7 @@ def top(console: Console, interval: float, once: bool) -> None:
     that the worker's process tree has used since the frame before; MEMORY and PROCS are the tree's too.
     Without a terminal, and with --json, it prints one frame, for which it looks twice.
     """
-    from claude_coded.control.top import Frames, Sample, run  # noqa: PLC0415 - only it needs the terminal
+    from claude_coded.codectl.top import Frames, Sample, run  # noqa: PLC0415 - only it needs the terminal
 
     client = console.client()
     if not (once or console.json) and sys.stdin.isatty() and sys.stdout.isatty():
@@ -300,7 +301,7 @@ def attach(console: Console, name: str, now: bool) -> None:
 
     The exit status is Claude's.
     """
-    from claude_coded.control import attach as terminal  # noqa: PLC0415 - only it starts programs
+    from claude_coded.codectl import attach as terminal  # noqa: PLC0415 - only it starts programs
 
     if not (console.json or (sys.stdin.isatty() and sys.stdout.isatty())):
         raise Failed("attach needs a terminal; with --json it says what to run, and holds the conversation")

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from claude_coded.control import api, display
-from claude_coded.control.render import (
+from claude_coded.codectl import display
+from claude_coded.codectl.render import (
     Column,
     ago,
     cost,
@@ -25,7 +25,8 @@ from claude_coded.control.render import (
     table,
     width,
 )
-from claude_coded.control.top import Frames, Sample, shares
+from claude_coded.codectl.top import Frames, Sample, shares
+from claude_coded.control import api
 
 NOW = 1_800_000_000.0
 CELLS = st.text(alphabet=string.ascii_letters + "é漢字한\x1b\n\u202e …", max_size=12)

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_coded.control import api
-from claude_coded.control.client import (
+from claude_coded.codectl.client import (
     ControlClient,
     Foreign,
     Lost,
@@ -23,7 +22,8 @@ from claude_coded.control.client import (
     Refused,
     Wedged,
 )
-from claude_coded.control.places import candidates
+from claude_coded.codectl.places import candidates
+from claude_coded.control import api
 from tests.support.control import Control, fault, serving
 
 READY = api.Ready(True)
@@ -157,7 +157,7 @@ def test_who_is_not_let_in_is_told_what_would_help(public: Path) -> None:
 
     def attempt() -> str:
         code = (
-            "import os, sys; from pathlib import Path; from claude_coded.control.client import *\n"
+            "import os, sys; from pathlib import Path; from claude_coded.codectl.client import *\n"
             f"os.setgroups([]); os.setegid({nobody.pw_gid}); os.seteuid({nobody.pw_uid})\n"
             "try: ControlClient([Path(sys.argv[1])]).ready()\n"
             "except NoDaemon as error: print(error)"

@@ -7,8 +7,7 @@ from typing import Final
 
 import msgspec
 
-from claude_coded.control import api
-from claude_coded.control.render import (
+from claude_coded.codectl.render import (
     Column,
     ago,
     cost,
@@ -22,6 +21,7 @@ from claude_coded.control.render import (
     size,
     table,
 )
+from claude_coded.control import api
 
 DEFAULT_TENANT: Final = "default"
 
