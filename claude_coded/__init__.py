@@ -5,23 +5,28 @@ sees what the client said, once, in order, nearly always in a process that is al
 
 Layers; a row sees only the rows below it (checked by import-linter):
 
-    daemon                                  the object graph, its start and its stop; the command line
-    check                                   what keeps the daemon from working, in words
-    http | offline                          the API on TCP | a scripted Messages API, to try and test with
+    command_line | codectl                  `claude-coded` | `claude-codectl`, which needs `control.api` alone
+    daemon | check                          the object graph, its start, stop and reload | what keeps it from
+                                            working, in words
+    plan                                    settings held against the machine, before anything is touched
+    http | control | offline                the API on TCP | the operator's, on a Unix socket |
+                                            a scripted Messages API, to try and test with
+    operations                              what an operator does to conversations and workers
     service                                 what HTTP sees: conversations found, turns run
     running                                 a turn: asked, told, recorded, concluded
     planning                                how it gets at its history, and a worker that suits
     pool                                    the shell around the scheduler
     worker | store | fetch | permissions    one CLI process | conversations in SQLite | images by URL |
                                             what waits for an operator's leave
-    ask | process                           what a turn writes, and its events | a child and its pipes
-    cgroups                                 where a worker's processes are, and their end
+    ask | process | guard                   what a turn writes, and its events | a child and its pipes |
+                                            clients that are slow, too long, or gone
+    cgroups, proc                           where a worker's processes are, what they use, and their end
     activity | stopping | claude | openai | history | models | scheduler
                                             pure: no I/O, no clock, no randomness
     turn                                    the vocabulary between the two sides
-    listener | logs | systemd               our own sockets in Granian | logging | messages to systemd
-    settings
-    profiles                                models of the operator's, as the TOML file describes them
+    listener | logs | systemd | events      our own sockets in Granian | logging | messages to systemd |
+                                            what happens, as a stream
+    configuration, settings, profiles       what is in force | what there is | models of the operator's
     errors
 
 Who decides what:
@@ -31,6 +36,10 @@ Who decides what:
 - A worker alone changes its state, by one table (`claude.protocol.TRANSITIONS`), and keeps its story.
 - `history` knows what was said by chained digests, one a message, and plans a turn: continue the session,
   fork it, or seed a fresh one; what to take back first; what to seed; what to ask.
+- In mode `ask` an operator decides: the CLI's questions wait at the desk (`permissions`). What was allowed
+  for always are rules in the store; the daemon answers by them, the CLI's own rules being too wide.
+- The operator's wishes are events of the scheduler like others: a conversation is held by a ticket that wants
+  no worker, a reload is new limits, and workers that were started with other settings end with their turn.
 - The store's word is final: a turn is finished when it is recorded there, which is before its last byte
   goes out. The CLI's transcript is on disk by then.
 
@@ -52,6 +61,10 @@ recorded as a turn that is not whole: only the outcomes go on after it. They are
 same turn goes on. Where it is gone (evicted, killed, a restart) the history goes another way, a fork before
 its question or seeding; what Claude's own tools did within just that turn is then lost. An answer that a stop
 text or a token limit of the client's has cut is taken back as far as the client did not see it.
+
+A person who attaches to a conversation gets Claude Code's own terminal on its session, and nobody else gets
+in meanwhile. What was said there is read from the transcript and recorded as a turn that ends at the same
+place of the history as the one before: clients go on behind it, whether they tell their history or not.
 """
 
 __version__ = "0.1.0"

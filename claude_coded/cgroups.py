@@ -10,18 +10,20 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from claude_coded.proc import PROC, processes
+from claude_coded.scheduler import worker_name
+
 log = logging.getLogger(__name__)
 
-PROC: Final = Path("/proc")
 DELEGATED: Final = "user.delegate"
 """The attribute by which systemd says that a group's inside is not its own: systemd.resource-control(5)."""
 
-MARK: Final = "CLAUDE_CODED_WORKER"
+MARK: Final = "CODED_WORKER"
 """The variable that tells a worker's processes from others."""
 
 CLEAR_SECONDS: Final = 5.0
@@ -96,7 +98,9 @@ class Groups:
                     for name, value in files.items():
                         (group.path / name).write_text(str(value))
         except OSError as error:
-            log.warning("a worker has no control group", extra={"worker": number, "error": str(error)})
+            log.warning(
+                "a worker has no control group", extra={"worker": worker_name(number), "error": str(error)}
+            )
             return None
         return group
 
@@ -182,24 +186,12 @@ def kill_marked(mark: str, proc: Path = PROC) -> None:
 
 def marked(mark: str, proc: Path = PROC) -> list[int]:
     """Return the processes that run and have a mark, and their descendants."""
-    parents = dict(_running(proc))
+    parents = {process.pid: process.parent for process in processes(proc)}
     text = f"{MARK}={mark}".encode()
     found = {pid for pid in parents if text in _environment(proc / str(pid))}
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
     return sorted(found)
-
-
-def _running(proc: Path) -> Iterator[tuple[int, int]]:
-    """Yield each process that is no zombie, with its parent."""
-    for directory in proc.iterdir():
-        if not directory.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            # The name, in parentheses, may hold anything.
-            state, parent, *_ = (directory / "stat").read_text(errors="replace").rpartition(")")[2].split()
-            if state not in {"Z", "X"}:
-                yield int(directory.name), int(parent)
 
 
 def _environment(process: Path) -> Sequence[bytes]:

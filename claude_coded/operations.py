@@ -9,7 +9,7 @@ from enum import Enum
 from claude_coded.errors import CodedError, NotFound
 from claude_coded.events import Events
 from claude_coded.pool import Pool
-from claude_coded.scheduler import Phase, WorkerView
+from claude_coded.scheduler import Phase, WorkerView, worker_name
 from claude_coded.service import TurnService
 from claude_coded.turn import ConversationKey
 
@@ -87,7 +87,7 @@ class Operations:
         """Release a worker, a spare too. Raises NotFound."""
         view = next((view for view in self._pool.views if view.id == number), None)
         if view is None:
-            raise NotFound(f"there is no worker w{number}")
+            raise NotFound(f"there is no worker {worker_name(number)}")
         if view.conversation is not None:
             await self.evict(view.conversation, now=now)
             return

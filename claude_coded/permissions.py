@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from claude_coded.claude.permits import Permit, allowed, denied
 from claude_coded.errors import CodedError, InvalidRequest, NotFound
+from claude_coded.scheduler import worker_name
 from claude_coded.turn import ConversationKey
 
 log = logging.getLogger(__name__)
@@ -219,10 +220,14 @@ class Desk:
 
     def _announce(self, held: _Held, how: str, **more: object) -> None:
         key = held.conversation
-        fields = {"conversation": key.id, "worker": held.worker, "request": held.id, "tool": held.permit.tool}
+        fields = {
+            "conversation": key.id,
+            "worker": worker_name(held.worker),
+            "request": held.id,
+            "tool": held.permit.tool,
+        }
         log.info("permission %s", how, extra=fields)
-        told = {"tenant": key.tenant, **fields, "worker": f"w{held.worker}", **more}
-        self._tell(f"permission.{how}", told)
+        self._tell(f"permission.{how}", {"tenant": key.tenant, **fields, **more})
 
 
 def _unknown(request_id: str) -> NotFound:

@@ -1,6 +1,7 @@
 """What a daemon is to be: settings checked against each other and the machine, before anything is touched."""
 
 import asyncio
+import ipaddress
 import os
 import shutil
 import socket
@@ -9,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from claude_coded.check.doors import is_loopback
 from claude_coded.claude.launch import MINIMUM_VERSION, SANDBOX_HINT, find_binary, parse_version
 from claude_coded.errors import ConfigurationError
 from claude_coded.settings import Settings, read_keys
@@ -72,6 +72,14 @@ class Plan:
         binary = find_binary(settings.claude.binary, shutil.which)
         control = settings.control.socket or control_socket(settings, environment, offline=offline)
         return cls(settings, keys, environment, binary, offline, control, handed)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def handed_over(inherited: Sequence[Inherited]) -> Handed:

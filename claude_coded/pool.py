@@ -307,8 +307,10 @@ class Pool:
                 self._workers[number] = worker = Worker(number, launch, self._cli, self._watch)
                 self._run(self._start(worker))
             case s.Stop(number, reason):
-                log.debug("stopping a worker", extra={"worker": number, "reason": reason.value})
-                self._events.tell("worker.stopping", worker=f"w{number}", reason=reason.value)
+                log.debug(
+                    "stopping a worker", extra={"worker": s.worker_name(number), "reason": reason.value}
+                )
+                self._events.tell("worker.stopping", worker=s.worker_name(number), reason=reason.value)
                 self.desk.withdraw(number)
                 self._run(self._workers[number].stop())
 
@@ -359,7 +361,7 @@ class Pool:
             del self._workers[worker.id]
             self.post(s.WorkerExited(worker.id, failed=True))
             return
-        self._events.tell("worker.started", worker=f"w{worker.id}", pid=worker.pid)
+        self._events.tell("worker.started", worker=worker.name, pid=worker.pid)
         self.post(s.WorkerReady(worker.id))
         view = self._scheduler.workers.get(worker.id)
         if view is not None and view.phase is s.Phase.SPARE:
@@ -372,15 +374,15 @@ class Pool:
         self._workers.pop(worker.id, None)
         self.desk.withdraw(worker.id)
         view = self._scheduler.workers.get(worker.id)
-        self._events.tell("worker.exited", worker=f"w{worker.id}", status=worker.status, failed=failed)
+        self._events.tell("worker.exited", worker=worker.name, status=worker.status, failed=failed)
         self.post(s.WorkerExited(worker.id, failed=failed))
         if view is not None and view.conversation is not None:
             self._released(view.conversation)
 
     def _note_failure(self, worker: Worker, message: str) -> None:
         self._failure = message
-        self._events.tell("worker.failed", worker=f"w{worker.id}", error=message)
-        log.error("a worker failed to start", extra={"worker": worker.id, "error": message})
+        self._events.tell("worker.failed", worker=worker.name, error=message)
+        log.error("a worker failed to start", extra={"worker": worker.name, "error": message})
 
     def _heard(self, models: list[dict[str, Any]]) -> None:
         self._failure = None

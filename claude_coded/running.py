@@ -301,7 +301,7 @@ class Run:
         """Ask the worker, and wait for the turn's first events."""
         ask = self._answer if plan.way is Way.ANSWER else self._ask
         self._began = self._began or self._runs.wall()
-        self._tell("turn.started", worker=f"w{lease.worker.id}", way=plan.way.value, hot=lease.hot)
+        self._tell("turn.started", worker=lease.worker.name, way=plan.way.value, hot=lease.hot)
         self._turn = turn = await ask(lease, known, plan, seat)
         if self._timer is None:
             timeout = self._runs.settings.turns.timeout
@@ -517,7 +517,7 @@ class Run:
             self.done.set()
 
     def _say(self, message: str, lease: Lease, **more: object) -> None:
-        log.info(message, extra={"conversation": self.request.key.id, "worker": lease.worker.id, **more})
+        log.info(message, extra={"conversation": self.request.key.id, "worker": lease.worker.name, **more})
 
     def _complain(self, message: str, error: CodedError) -> None:
         log.warning(message, extra={"conversation": self.request.key.id, "error": error.message})

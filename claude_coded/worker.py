@@ -40,6 +40,7 @@ from claude_coded.claude.wire import (
 from claude_coded.errors import CodedError, ModelNotFound, WorkerDied, WorkerStartFailed
 from claude_coded.history import Span
 from claude_coded.process import Listener, Process
+from claude_coded.scheduler import worker_name
 from claude_coded.turn import Message, Role, ToolOutcome
 
 log = logging.getLogger(__name__)
@@ -129,6 +130,11 @@ class Worker:
         self._cost = 0.0
 
     @property
+    def name(self) -> str:
+        """Return what people call it."""
+        return worker_name(self.id)
+
+    @property
     def state(self) -> WorkerState:
         """Return where it stands."""
         return self.life.state
@@ -207,7 +213,7 @@ class Worker:
             self._process.kill(number)
             if await self._process.gone_within(grace):
                 return
-        log.error("a worker survived SIGKILL", extra={"worker": self.id, "pid": self.pid})
+        log.error("a worker survived SIGKILL", extra={"worker": self.name, "pid": self.pid})
 
     async def gone(self) -> None:
         """Wait until the process has ended."""
@@ -445,7 +451,7 @@ class Worker:
                 self._take(message)
         except Exception:
             # A line too long, or a fault of ours: a turn would wait for what was never understood.
-            log.exception("a worker's output cannot be read", extra={"worker": self.id})
+            log.exception("a worker's output cannot be read", extra={"worker": self.name})
             self._process.kill(signal.SIGKILL)
         if self._turn is not None and self._turn.produced > before:
             self._process.pace()

@@ -1,7 +1,8 @@
 """`claude-coded check`: what keeps the daemon from working, in words, and what to do.
 
 Each item is looked at for real, and nothing is made or changed. A daemon that runs already is no fault. The
-CLI is started with a HOME that is thrown away, since it writes there.
+CLI is started with a HOME that is thrown away, since it writes there. Only where it has been before, and no
+key is set, it is asked for its login at home.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import grp
-import ipaddress
 import json
 import os
 import stat
@@ -15,6 +14,7 @@ from claude_coded.check import probes
 from claude_coded.check.findings import Finding, Machine, Mark
 from claude_coded.errors import ConfigurationError
 from claude_coded.listener import bind_tcp
+from claude_coded.plan import control_socket, is_loopback
 from claude_coded.settings import read_keys
 
 LONGEST_PATH: Final = 107
@@ -44,14 +44,6 @@ def keys(machine: Machine) -> Iterator[Finding]:
         yield Finding("api keys", Mark.WARNING, f"everybody here can read {file}", f"chmod o= {file}")
     else:
         yield Finding("api keys", Mark.OK, f"{len(known)} set" if known else f"none, on {host}")
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 # The port ----------------------------------------------------------------------------------------------
@@ -99,23 +91,10 @@ def _is_ours(host: str, number: int) -> bool:
 # The control socket ------------------------------------------------------------------------------------
 
 
-def control_socket(machine: Machine) -> Path:
-    """Return where the control socket is to be."""
-    surroundings, named = machine.environment, machine.settings.control.socket
-    if named is not None:
-        return named
-    if runtime := surroundings.get("RUNTIME_DIRECTORY"):
-        return Path(runtime.split(":")[0]) / "control.sock"
-    if runtime := surroundings.get("XDG_RUNTIME_DIR"):
-        return Path(runtime) / "claude-coded/control.sock"
-    system = Path("/run/claude-coded")
-    directory = machine.settings.state_dir if probes.obstacle(system) else system
-    return directory / "control.sock"
-
-
 def control(machine: Machine) -> Iterator[Finding]:
     """Look at whether the control socket can be had, or who has it."""
-    path = control_socket(machine)
+    settings = machine.settings
+    path = settings.control.socket or control_socket(settings, machine.environment, offline=False)
     try:
         found = probes.look_at_socket(path)
     except OSError as error:
@@ -128,7 +107,7 @@ def control(machine: Machine) -> Iterator[Finding]:
         )
     elif found.what == "served":
         yield _served(machine, path, found)
-    elif problem := _problem(path, machine.settings.control.group):
+    elif problem := _problem(path, settings.control.group):
         yield Finding("control", Mark.FAILED, problem, _OTHERWISE)
     else:
         stale = " is a socket that nobody serves, and will be replaced" if found.what == "stale" else ""

@@ -3,8 +3,8 @@
 Facts checked on Claude Code 2.1.331, launched in its mode `default` with `--permission-prompt-tool stdio`:
 - It asks (`can_use_tool`) for Edit, Write, WebFetch, WebSearch, tools of MCP servers, Bash commands that it
   does not know to be read-only, and whatever reads outside the workspace. It does not ask for reading within,
-  commands like `ls`, `git status` or `sleep`, skills, subagents, what its own settings allow, or what it
-  refuses anyway (by its settings' `deny`, or a write through a link).
+  commands like `ls`, `git status` or `sleep`, skills, subagents, timers, a new git worktree, what its own
+  settings allow, or what it refuses anyway (by its settings' `deny`, or a write through a link).
 - Of several calls in one reply it asks one after the other; a subagent asks beside the main thread, and goes
   on asking after the turn that began it.
 - While a question is open its session state is `requires_action`. An interrupt or a rewind of the turn takes
@@ -38,8 +38,9 @@ _SUBJECT: Final[Mapping[str, str]] = {
 }
 """Tools whose rule is for a file, whatever is read or written there."""
 
+_COMMANDS: Final = frozenset({"Bash", "Monitor"})
 _INCIDENTAL: Final = frozenset({"description", "timeout"})
-"""What of a Bash command's input does not change what it does."""
+"""Tools whose rule is for a command, and what of their input does not change what that does."""
 
 _ORIGIN: Final = re.compile(r"(https?://[A-Za-z0-9.-]+(?::[0-9]+)?)(?=[/?#]|\Z)")
 
@@ -106,7 +107,7 @@ def _counts(tool: str, given: Mapping[str, Any], request: Mapping[str, Any]) -> 
     """Return what of a tool's input has to be equal; None for nothing, where the CLI would allow the tool."""
     if (subject := _SUBJECT.get(tool)) is not None:
         return {subject: given[subject]} if subject in given else given
-    if tool == "Bash":
+    if tool in _COMMANDS:
         return {name: value for name, value in given.items() if name not in _INCIDENTAL}
     if tool == "WebFetch" and (origin := _ORIGIN.match(str(given.get("url")))) is not None:
         return {"origin": origin[1]}

@@ -1,4 +1,4 @@
-"""The control interface: what an operator sees and does, over a Unix socket.
+"""The control interface: what an operator sees and does, as HTTP on a Unix socket.
 
-`api` is what both ends share; `app` is the daemon's end, `client` and `commands` are claude-codectl's.
+`api` is what both ends share; the rest is the daemon's end, and `codectl` the operator's.
 """

@@ -26,6 +26,7 @@ from claude_coded.guard import ClientGone, ConnectionGuard
 from claude_coded.listener import App
 from claude_coded.operations import AmbiguousName, Operations, Which
 from claude_coded.permissions import Decision, Desk, Request
+from claude_coded.scheduler import worker_name
 from claude_coded.service import TurnService
 
 log = logging.getLogger(__name__)
@@ -305,7 +306,7 @@ def _permission(request: Request) -> api.Permission:
         id=request.id,
         tenant=request.conversation.tenant,
         conversation=request.conversation.id,
-        worker=f"w{request.worker}",
+        worker=worker_name(request.worker),
         tool=request.tool,
         summary=request.summary,
         input=dict(request.input),

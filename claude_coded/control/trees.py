@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from claude_coded.control.api import Tree
+from claude_coded.proc import processes
 
 EMPTY = Tree()
 
@@ -11,18 +12,13 @@ EMPTY = Tree()
 def measure(roots: Iterable[int]) -> Mapping[int, Tree]:
     """Return what the trees of processes below some pids use: resident bytes, CPU seconds, how many.
 
-    One pass over the machine's processes: 5 to 20 ms, for a thread.
+    One pass over the machine's processes, for a thread: some 20 microseconds each.
     """
-    import psutil  # noqa: PLC0415 - loaded where somebody looks, 3 MB
-
     own: dict[int, Tree] = {}
     children: defaultdict[int, list[int]] = defaultdict(list)
-    for process in psutil.process_iter(["ppid", "memory_info", "cpu_times"]):
-        told = process.info
-        memory, times = told["memory_info"], told["cpu_times"]
-        children[told["ppid"]].append(process.pid)
-        if memory is not None and times is not None:
-            own[process.pid] = Tree(memory.rss, times.user + times.system, 1)
+    for process in processes():
+        children[process.parent].append(process.pid)
+        own[process.pid] = Tree(process.memory, process.cpu, 1)
     return {root: _sum(root, own, children) for root in roots}
 
 

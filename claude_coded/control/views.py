@@ -9,7 +9,7 @@ from claude_coded.control import api
 from claude_coded.control.trees import EMPTY, measure
 from claude_coded.errors import NotFound
 from claude_coded.history import Conversation
-from claude_coded.scheduler import WorkerView
+from claude_coded.scheduler import WorkerView, worker_name
 from claude_coded.service import Listed, TurnService
 from claude_coded.turn import ConversationKey, Usage
 from claude_coded.worker import Worker
@@ -66,7 +66,7 @@ async def story(service: TurnService, number: int) -> api.WorkerStory:
     view = next((view for view in service.pool.views if view.id == number), None)
     worker = service.pool.worker(number)
     if view is None or worker is None:
-        raise NotFound(f"there is no worker w{number}")
+        raise NotFound(f"there is no worker {worker_name(number)}")
     trees = await asyncio.to_thread(measure, [worker.pid] if worker.pid is not None else [])
     wall = partial(_wall, service)
     return api.WorkerStory(
@@ -103,7 +103,7 @@ def _conversation(service: TurnService, listed: Listed) -> api.Conversation:
         workspace=str(known.workspace),
         session=known.session,
         usage=_tokens(known.usage),
-        worker=f"w{view.id}" if view is not None else None,
+        worker=worker_name(view.id) if view is not None else None,
     )
 
 
@@ -113,7 +113,7 @@ async def _worker(
     key = view.conversation
     known = await service.store.load(key) if key is not None else None
     return api.Worker(
-        id=f"w{view.id}",
+        id=worker_name(view.id),
         state=worker.state.value,
         pid=worker.pid,
         since=_wall(service, worker.life.story[-1].at),

@@ -14,11 +14,11 @@ _MID_TURN: Final = re.compile(
     r"^The user sent a new message while you were working:\n(.*?)\n\nThis is how Claude Code surfaces",
     re.DOTALL | re.MULTILINE,
 )
-_CLI_LINES: Final = {  # how the CLI's own lines begin, and what each says of the reply before it
+_CLI_LINES: Final = {
     "Output token limit hit": "stopped",
     "Your response above was stopped by a safety classifier": "stopped",
     "Your response above was cut off mid-stream": "cut",
-    "<system-reminder>\n[SYSTEM NOTIFICATION": "notified",
+    "[SYSTEM NOTIFICATION": "notified",
     "[structured-output-enforce]": "notified",
     "[Request interrupted by user": "",
     "[Image: source: ": "",
@@ -26,6 +26,7 @@ _CLI_LINES: Final = {  # how the CLI's own lines begin, and what each says of th
     "<command-name>": "",
     "This session is being continued from a previous conversation": "",
 }
+"""How the CLI's own lines begin, and what each says of the reply before it; 2.1.331 wraps most of them."""
 
 
 # --- The history ------------------------------------------------------------------------------------------
@@ -117,7 +118,8 @@ def _texts(content: object) -> list[str]:
 
 
 def _cli_event(text: str) -> str | None:
-    return next((event for start, event in _CLI_LINES.items() if text.startswith(start)), None)
+    bare = text.removeprefix("<system-reminder>\n")
+    return next((event for start, event in _CLI_LINES.items() if bare.startswith(start)), None)
 
 
 def _own_text(block: Json) -> str:

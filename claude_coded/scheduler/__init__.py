@@ -42,6 +42,7 @@ from claude_coded.scheduler.vocabulary import (
     WorkerReady,
     WorkerStirred,
     WorkerWanted,
+    worker_name,
 )
 
 __all__ = [
@@ -78,4 +79,5 @@ __all__ = [
     "WorkerStirred",
     "WorkerView",
     "WorkerWanted",
+    "worker_name",
 ]

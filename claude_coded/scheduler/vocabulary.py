@@ -7,6 +7,11 @@ from enum import Enum
 from claude_coded.turn import ConversationKey
 
 
+def worker_name(number: int) -> str:
+    """Return what people call a worker: in logs, events and the control interface."""
+    return f"w{number}"
+
+
 class Phase(Enum):
     """Where the scheduler holds a worker to be; a process's own states are finer."""
 

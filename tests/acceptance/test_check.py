@@ -68,7 +68,8 @@ def test_a_daemon_that_runs_is_no_fault(daemon: Daemon) -> None:
     status, items = check(daemon, PORT=str(daemon.port))
     assert (status, not_ok(items)) == (0, [])
     assert "the daemon runs" in items["state"]["text"]
-    assert f"process {daemon.pid} " in items["port"]["text"]
+    for door in ("port", "control"):
+        assert f"served by process {daemon.pid} (" in items[door]["text"]
 
 
 def test_a_key_that_is_refused_and_an_api_that_is_not_there(daemon: Daemon) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.acceptance.conftest import Start
 from tests.support.client import Client, evict, function, restart
 from tests.support.daemon import Answer, Daemon, Json, Model, eventually
-from tests.support.operator import Operator
+from tests.support.desk import Operator
 
 MODE = "X-Claude-Permission-Mode"
 ASK = {MODE: "ask"}
@@ -172,6 +172,11 @@ def test_a_request_goes_with_its_turn_and_its_worker(
     operator.asked(name)
     asking.delete(f"/conversations/{name}")
     assert turn.result().code == "conversation_evicted"
+    operator.gone(name)
+    turn = later(asking.ask, text, name, headers=ASK)
+    operator.asked(name)
+    assert operator.interrupt(name)
+    assert not turn.result().ok
     operator.gone(name)
     turn = later(asking.ask, text, name, headers=ASK)
     operator.allow(name)

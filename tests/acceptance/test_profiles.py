@@ -47,7 +47,7 @@ system_prompt = "append"
 
 def configured(daemon: Daemon, models: str = MODELS) -> Daemon:
     """Write a daemon's configuration."""
-    servers = {"notes": {"command": sys.executable, "args": [mcp_server.__file__]}}
+    servers = {"notes": {"command": sys.executable, "args": ["-I", mcp_server.__file__]}}
     (daemon.directory / "mcp.json").write_text(json.dumps({"mcpServers": servers}))
     (daemon.directory / "elsewhere").mkdir(exist_ok=True)
     (daemon.workspace / "one").mkdir(exist_ok=True)

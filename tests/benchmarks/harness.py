@@ -316,6 +316,11 @@ class Daemon:
     port: int
     command: Command
 
+    @property
+    def control(self) -> Path:
+        """Return where its control socket is."""
+        return Path(self.command.environment["CLAUDE_CODED_SOCKET"])
+
     def health(self) -> Any:
         """Return what /health says."""
         return call(self.port, "GET", "/health")
@@ -386,6 +391,7 @@ def _daemon_environment(folder: Path, model_url: str, port: int) -> dict[str, st
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "WORKSPACE_DIR": str(folder / "workspace"),
         "CLAUDE_CODED_STATE_DIR": str(folder / "state"),
+        "CLAUDE_CODED_SOCKET": str(folder / "control.sock"),
         "CLAUDE_CODED_CLAUDE_BIN": str(find_binary(None, shutil.which)),
         "CLAUDE_CODED_UPSTREAM_RETRIES": str(RETRIES),
         "PORT": str(port),

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tests.benchmarks.admin import client_start
 from tests.benchmarks.harness import Daemon, daemon, model
 from tests.benchmarks.latency import hot_turn, new_conversation
 from tests.benchmarks.matching import matching, seeding, stateless_turn
 from tests.benchmarks.measure import Figure
 from tests.benchmarks.memory import memory
+from tests.benchmarks.operation import BUSY_SETTINGS, control_under_load, start_to_ready
 from tests.benchmarks.streams import cpu_per_delta, stream_rate
 from tests.benchmarks.tools import tool_round_trip
 
@@ -34,6 +36,9 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "seeding": Benchmark(seeding),
     "stream-rate": Benchmark(stream_rate),
     "cpu-per-delta": Benchmark(cpu_per_delta),
+    "start-to-ready": Benchmark(start_to_ready),
+    "control-under-load": Benchmark(control_under_load, BUSY_SETTINGS),
+    "client-start": Benchmark(client_start),
     # Without spares the whole pool can belong to conversations.
     "memory": Benchmark(memory, {"CLAUDE_CODED_SPARE_WORKERS": "0"}),
 }

@@ -117,12 +117,9 @@ def newest(model: Model, text: str) -> Json:
 
 def goes_on(body: Json) -> bool:
     """Return whether the CLI asks for the rest of an answer that a limit has cut."""
-    return _last_text(body).startswith("Output token limit hit")
-
-
-def _last_text(body: Json) -> str:
-    said = [text for role, text, own in _blocks(body) if role == "user" and not own]
-    return said[-1] if said else ""
+    content = [message["content"] for message in body["messages"] if message["role"] == "user"][-1]
+    last = content if isinstance(content, str) else content[-1].get("text", "")
+    return str(last).removeprefix("<system-reminder>\n").startswith("Output token limit hit")
 
 
 def differs(body: Json, messages: list[Json]) -> str:

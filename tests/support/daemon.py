@@ -402,6 +402,12 @@ class Daemon:
         response = self.http.request(method, self.base_url + path, headers=headers, **options)
         return _checked(path, response.status_code, response.headers, response.content)
 
+    def control(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Ask the control socket."""
+        transport = httpx.HTTPTransport(uds=str(self.socket))
+        with httpx.Client(transport=transport, base_url="http://localhost", timeout=REQUEST_SECONDS) as http:
+            return http.request(method, path, **options)
+
     def get(self, path: str) -> Answer:
         return self.request("GET", path)
 

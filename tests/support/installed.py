@@ -7,6 +7,7 @@ import socket
 import sys
 import sysconfig
 from dataclasses import dataclass, field
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Final
 
@@ -20,10 +21,6 @@ from tests.support.daemon import REQUEST_SECONDS, Daemon
 PREFIX: Final = Path("/opt/claude-coded")
 PYTHON: Final = Path("/opt/python")
 CONTRIB: Final = Path(__file__).parents[2] / "contrib/systemd"
-SCRIPTS: Final = {
-    "claude-coded": "claude_coded.command_line",
-    "claude-codectl": "claude_coded.control.commands",
-}
 LAUNCHER: Final = f"#!/bin/sh\nLD_LIBRARY_PATH={PYTHON}/lib exec {PREFIX}/bin/python -c"
 """An interpreter that was moved finds its own library so; the one of the machine may be another's."""
 
@@ -49,9 +46,9 @@ def build(directory: Path) -> list[Bind]:
     (directory / "deps").mkdir()
     (directory / "pyvenv.cfg").write_text(f"home = {PYTHON}/bin\ninclude-system-site-packages = false\n")
     (binaries / "python").symlink_to(python)
-    for name, module in SCRIPTS.items():
-        script = binaries / name
-        script.write_text(f"{LAUNCHER} 'from {module} import main; main()' \"$@\"\n")
+    for entry in distribution("claude_coded").entry_points:
+        script = binaries / entry.name
+        script.write_text(f"{LAUNCHER} 'from {entry.module} import {entry.attr}; {entry.attr}()' \"$@\"\n")
         script.chmod(0o755)
     # Its .pth files do not count there: of an editable installation only the copy of the package is seen.
     (packages / "deps.pth").write_text(f"{PREFIX}/deps\n")

@@ -1,4 +1,7 @@
-"""An MCP server over stdio with one tool, `note`, which says where the server runs; `python FILE`."""
+"""An MCP server over stdio with one tool, `note`, which says where the server runs; `python -I FILE`.
+
+Without -I, what lies beside it would stand for modules of the standard library.
+"""
 
 import json
 import sys

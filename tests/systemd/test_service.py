@@ -112,7 +112,7 @@ def test_the_journal_has_the_fields_and_priorities(make: Make, system: Booted, n
         "SYSLOG_IDENTIFIER": "claude-coded",
         "LOGGER": "claude_coded.running",
         "REQUEST": answer.headers["X-Request-ID"],
-        "WORKER": "1",
+        "WORKER": "w1",
     }
     assert (entry["_SYSTEMD_UNIT"], entry["_TRANSPORT"]) == (UNIT, "journal")
     assert (entry["_PID"], entry["CODE_FUNC"]) == (service.told("MainPID"), "_say")

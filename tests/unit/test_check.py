@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_coded.check import Finding, Mark, as_json, as_text, cli, doors, examine, failed, places, probes
+from claude_coded.check import Finding, Mark, as_json, as_text, cli, doors, examine, failed, places
 from claude_coded.check.findings import Machine
 from claude_coded.settings import load
 from claude_coded.store import Store
@@ -447,18 +447,9 @@ def test_a_control_socket_that_may_not_be_spoken_to_is_a_warning(place: Path) ->
                 warned(doors.control, machine(place), "Permission denied")
 
 
-def test_where_the_control_socket_is_by_default(place: Path) -> None:
-    none = {"CLAUDE_CODED_SOCKET": ""}
-    assert doors.control_socket(machine(place)) == place / "control.sock"
-    systemd = machine(place, RUNTIME_DIRECTORY="/run/a:/run/b", XDG_RUNTIME_DIR="/run/user/1", **none)
-    assert doors.control_socket(systemd) == Path("/run/a/control.sock")
-    user = machine(place, XDG_RUNTIME_DIR="/run/user/1", **none)
-    assert doors.control_socket(user) == Path("/run/user/1/claude-coded/control.sock")
-    if not probes.obstacle(Path("/run/claude-coded")):
-        assert doors.control_socket(machine(place, **none)) == Path("/run/claude-coded/control.sock")
-    with without_rights():
-        if probes.obstacle(Path("/run/claude-coded")):
-            assert doors.control_socket(machine(place, **none)) == place / "state/control.sock"
+def test_the_control_socket_is_looked_for_where_a_daemon_puts_it(place: Path) -> None:
+    it = machine(place, RUNTIME_DIRECTORY=place / "home", CLAUDE_CODED_SOCKET="")
+    ok(doors.control, it, str(place / "home/control.sock"))
 
 
 # How it is told ----------------------------------------------------------------------------------------

@@ -13,12 +13,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from claude_coded import __version__
-from claude_coded.control import api, attach
-from claude_coded.control.attach import Manner
-from claude_coded.control.commands import main
-from claude_coded.control.console import Console
+from claude_coded.codectl import attach
+from claude_coded.codectl.attach import Manner
+from claude_coded.codectl.commands import main
+from claude_coded.codectl.console import Console
+from claude_coded.control import api
 from tests.support.control import Control, fault, serving
-from tests.unit.test_control_render import BUSY, CONVERSATION, IDLE, NOW, STATUS
+from tests.support.terminal import TMUX, Terminal
+from tests.unit.test_codectl_display import BUSY, CONVERSATION, IDLE, NOW, STATUS
 
 Run = Callable[..., Result]
 
@@ -198,8 +200,9 @@ def test_events_are_lines(ctl: Run, control: Control) -> None:
     control.on("GET", "/v1/events", b": events\n\n" + data)
     text = ctl("events").stdout.splitlines()
     assert [line.split(maxsplit=2)[2] for line in text] == ["turn.ended  conversation=c", "pool.draining"]
-    objects = [json.loads(line) for line in ctl("events", "--json", "--since", "0", "-f").stdout.splitlines()]
-    assert objects == plain(events)
+    followed = ctl("events", "--json", "--since", "0", "-f")
+    assert [json.loads(line) for line in followed.stdout.splitlines()] == plain(events)
+    assert (followed.exit_code, followed.stderr) == (3, "claude-codectl: the daemon has ended\n")
     assert [it.query for it in control.asked] == [{"follow": "false"}, {"follow": "true", "since": "0"}]
 
 
@@ -318,6 +321,20 @@ def test_attaching_needs_a_terminal_or_json(ctl: Run, control: Control) -> None:
     stream = b"event: attached\ndata: " + msgspec.json.encode(ATTACHED) + b"\n\n"
     control.on("POST", "/v1/conversations/c/attach", stream)
     assert json.loads(ctl("attach", "c", "--json").stdout) == plain(ATTACHED)
+
+
+@pytest.mark.skipif(TMUX is None, reason="needs tmux")
+def test_what_cannot_be_run_from_here_is_said(control: Control, tmp_path: Path) -> None:
+    stream = b"event: attached\ndata: " + msgspec.json.encode(ATTACHED) + b"\n\n"
+    control.on("POST", "/v1/conversations/c/attach", stream)
+    terminal = Terminal(tmp_path, [PROGRAM, "--socket", control.path, "attach", "c"], {})
+    try:
+        screen = terminal.shows("Press Enter when you have left Claude")
+        assert "docker exec -it --user bob --workdir '/my work'" in screen
+        terminal.press("Enter")
+        assert "claude-codectl: c: " in terminal.shows("ended 0")
+    finally:
+        terminal.close()
 
 
 def test_the_command_runs_with_its_directory_variables_and_status(tmp_path: Path) -> None:

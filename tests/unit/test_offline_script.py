@@ -25,6 +25,7 @@ from claude_coded.offline.script import (
 from tests.support.offline import REMINDER, ask, assistant, fold, result, text_of, user
 
 LIMIT_LINE = "Output token limit hit. Resume directly."
+WRAPPED = "<system-reminder>\n{}\n</system-reminder>"  # 2.1.331 wraps its lines so, 2.1.330 did not
 
 
 @pytest.fixture
@@ -218,11 +219,11 @@ def test_results_in_two_messages_are_one_round(app: OfflineModel) -> None:
     assert text_of(app, *history) == "1\n2"
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("reason", ["max_tokens", "refusal"])
-def test_a_stopped_reply_goes_on(app: OfflineModel, reason: str) -> None:
-    line = {"max_tokens": LIMIT_LINE, "refusal": "Your response above was stopped by a safety classifier."}[
-        reason
-    ]
+def test_a_stopped_reply_goes_on(app: OfflineModel, reason: str, wrapped: bool) -> None:
+    line = LIMIT_LINE if reason == "max_tokens" else "Your response above was stopped by a safety classifier."
+    line = WRAPPED.format(line) if wrapped else line
     script = f"[[say a]][[stop {reason}]][[say b]]"
     assert ask(app, script).json["stop_reason"] == reason
     assert text_of(app, script, assistant(), line) == "b"

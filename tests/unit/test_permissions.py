@@ -6,6 +6,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from claude_coded.claude.permits import Permit
 from claude_coded.errors import CodedError, InvalidRequest, NotFound, NotRecorded
@@ -267,6 +269,42 @@ def test_what_is_withdrawn_gets_no_answer() -> None:
         assert room.desk.open == [kept[0]]
         assert room.answers == {}
         assert room.kinds[4:] == ["withdrawn"] * 3
+
+    in_room(use)
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("ask"), st.sampled_from([KEY, OTHER]), st.integers(1, 2), st.sampled_from("12")),
+    st.tuples(st.sampled_from(["allow", "always", "deny"]), st.integers(0, 9)),
+    st.tuples(st.just("withdraw"), st.integers(1, 2)),
+)
+
+
+@given(steps=st.lists(STEPS, max_size=30))
+def test_every_question_is_answered_once_or_withdrawn_and_allowed_only_by_an_operator(
+    steps: list[tuple[Any, ...]],
+) -> None:
+    async def use(room: Room) -> None:
+        granted: set[tuple[ConversationKey, str]] = set()
+        asked = 0
+        for step in steps:
+            match step:
+                case "ask", key, worker, rule:
+                    asked += 1
+                    room.put(f"r{asked}", key, worker, rule)
+                    await room.desk.settle()
+                    assert (f"r{asked}" in room.answers) == ((key, rule) in granted)
+                case "withdraw", worker:
+                    room.desk.withdraw(worker)
+                case how, number if room.desk.open:
+                    request = room.desk.open[number % len(room.desk.open)]
+                    await room.desk.decide(request.id, Decision(how != "deny", always=how == "always"))
+                    if how == "always":
+                        granted.add((request.conversation, request.always[0]))
+            assert not any((it.conversation, it.always[0]) in granted for it in room.desk.open)
+        ended = sum(kind in {"allowed", "denied"} for kind in room.kinds)
+        assert ended == len(room.answers)
+        assert ended + room.kinds.count("withdrawn") + len(room.desk.open) == asked
 
     in_room(use)
 

@@ -106,6 +106,7 @@ def as_json(value: Any) -> str:
     ("tool", "one", "two"),
     [
         ("Bash", {"command": "npm test", "timeout": 5}, {"command": "npm test", "description": "again"}),
+        ("Monitor", {"command": "make", "description": "1"}, {"command": "make", "description": "2"}),
         ("Edit", {"file_path": "/w/a", "new_string": "1"}, {"file_path": "/w/a", "new_string": "2"}),
         ("Write", {"file_path": "/w/a", "content": "1"}, {"file_path": "/w/a", "content": "2"}),
         ("Read", {"file_path": "/w/a", "offset": 1}, {"file_path": "/w/a"}),

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from claude_coded.codectl.commands import main
 from claude_coded.openai.fields import FIELDS, Treatment
 from claude_coded.settings import specs
 
@@ -28,3 +29,13 @@ def test_every_field_is_told_with_its_treatment() -> None:
     for treatment in Treatment:
         told = set(re.findall(r"`([a-z_]+)`", rows[treatment.value]))
         assert told == {name for name, rule in FIELDS.items() if rule.treatment is treatment}
+
+
+def test_every_command_is_told_with_its_options() -> None:
+    rows = re.findall(r"^\| `.*$", section("claude-codectl"), re.MULTILINE)
+    told = {name: row for row in rows for name in re.findall(r"`([a-z-]+)[ `]", row)}
+    assert set(main.commands) == set(told) & set(main.commands)
+    for name, command in main.commands.items():
+        own = {option for param in command.params for option in param.opts if option.startswith("--")}
+        for option in own - {"--json", "--socket"}:
+            assert option in told[name], (name, option)

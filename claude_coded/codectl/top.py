@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Final
 
-from claude_coded.control import api, display
-from claude_coded.control.client import ControlClient, Unreachable
-from claude_coded.control.render import Column, cut, duration, size, table, width
+from claude_coded.codectl import display
+from claude_coded.codectl.client import ControlClient, Unreachable
+from claude_coded.codectl.render import Column, cut, duration, size, table, width
+from claude_coded.control import api
 
 _COLUMNS: Final = (
     Column("WORKER"),

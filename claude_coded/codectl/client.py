@@ -17,17 +17,16 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from claude_coded.codectl.places import addressable, obstacle
 from claude_coded.control import api
 from claude_coded.control.api import Route
-from claude_coded.control.places import obstacle
 
 PATIENCE: Final = 5.0
 """Seconds that the daemon may take for an answer that needs no waiting."""
 
-READ_SIZE: Final = 65536
-
-_UCRED: Final = struct.Struct("3i")
 _HEADERS: Final = {"Connection": "close", "Content-Type": "application/json"}
+READ_SIZE: Final = 65536
+_UCRED: Final = struct.Struct("3i")
 
 T = TypeVar("T")
 
@@ -233,17 +232,18 @@ class ControlClient:
         sock = self._connect()
         connection = _Connection(sock)
         target = path + (f"?{urlencode(query)}" if query else "")
-        try:
-            with self._told(sock):
-                connection.request(method, target, msgspec.json.encode(body) if body else None, _HEADERS)
-                if waits:
-                    self._await(sock)
-                response = connection.getresponse()
+        with sock, self._told(sock):
+            connection.request(method, target, msgspec.json.encode(body) if body else None, _HEADERS)
+            if waits:
+                self._await(sock)
+            response = connection.getresponse()
+            try:
                 self._check(response, path)
                 yield sock, response
-        finally:
-            connection.close()
-            sock.close()
+            finally:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)  # a thread may be reading, which close would wait for
+                connection.close()
 
     def _connect(self) -> socket.socket:
         attempts = []
@@ -251,7 +251,8 @@ class ControlClient:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.settimeout(self._patience)
             try:
-                sock.connect(str(path))
+                with addressable(path) as address:
+                    sock.connect(address)
             except (BlockingIOError, TimeoutError):
                 sock.close()
                 raise Wedged(f"{path} takes no more connections: its daemon is stuck") from None
@@ -350,7 +351,7 @@ def _now(now: bool) -> dict[str, str]:
 
 
 def _data(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """Yield the data of each server-sent event. Raises IncompleteRead where the stream breaks off."""
+    """Yield the data of each server-sent event."""
     unread = b""
     while piece := response.read1(READ_SIZE):  # readline would take a broken stream for its end
         *whole, unread = (unread + piece).split(b"\n")

@@ -11,10 +11,10 @@ import click
 import msgspec
 from click.shell_completion import CompletionItem
 
-from claude_coded.control import display
+from claude_coded.codectl import display
+from claude_coded.codectl.client import PATIENCE, ControlClient, ControlError, Name, Refused, Unreachable
+from claude_coded.codectl.places import candidates
 from claude_coded.control.api import worker_number
-from claude_coded.control.client import PATIENCE, ControlClient, ControlError, Name, Refused, Unreachable
-from claude_coded.control.places import candidates
 
 PROGRAM: Final = "claude-codectl"
 VARIABLE: Final = "CLAUDE_CODED_SOCKET"
@@ -162,7 +162,7 @@ def _completed_by(known: Callable[[ControlClient], Iterator[str]]) -> Completion
 
 
 def _conversations_and_workers(client: ControlClient) -> Iterator[str]:
-    yield from (display.full_name(it.id, it.tenant) for it in client.conversations(stored=True))
+    yield from display.full_names(client.conversations(stored=True))
     yield from (it.id for it in client.workers())
 
 

@@ -12,9 +12,9 @@ import click
 import msgspec
 
 from claude_coded import __version__
-from claude_coded.control import api, display
-from claude_coded.control.client import Attachment, ControlClient, ControlError, Name, NoDaemon
-from claude_coded.control.console import (
+from claude_coded.codectl import display
+from claude_coded.codectl.client import Attachment, ControlClient, ControlError, Lost, Name, Unreachable
+from claude_coded.codectl.console import (
     FAILED,
     PROGRAM,
     Console,
@@ -25,7 +25,8 @@ from claude_coded.control.console import (
     conversation_or_worker,
     document,
 )
-from claude_coded.control.render import counted
+from claude_coded.codectl.render import counted
+from claude_coded.control import api
 
 DRAIN_STEP: Final = 5.0
 """Seconds of waiting for a drain between two words on how far it has come."""
@@ -78,8 +79,8 @@ def status(console: Console) -> None:
 def workers(console: Console) -> None:
     """List the workers: Claude Code's processes.
 
-    FOR is how long a worker has been in its state; a `+` there says that it works on, or may, with nobody
-    asking. Tokens and cost are those of its conversation, MEMORY is that of its whole process tree.
+    FOR is how long a worker has been in its state; `idle+` is one that works on, or may, with
+    nobody asking. Tokens and cost are those of its conversation, MEMORY is that of its whole process tree.
     """
     answer = console.client().workers()
     console.show(answer, display.workers(answer, console.wall()))
@@ -126,7 +127,7 @@ def events(console: Console, follow: bool, since: int | None) -> None:
     """Print what has happened, an event a line.
 
     The daemon remembers the newest events only; what was lost before an event is said. With --json, each
-    line is an object.
+    line is an object. With --follow, the exit status is 3 when the daemon ends, and 0 after Ctrl-C.
 
     \b
     Example: wait for the end of a turn, whosever it is
@@ -136,6 +137,8 @@ def events(console: Console, follow: bool, since: int | None) -> None:
         for event in console.client().events(since, follow=follow):
             text = [msgspec.json.encode(event).decode()] if console.json else display.event(event)
             click.echo("\n".join(text))
+        if follow:
+            raise Lost("the daemon has ended")
 
 
 @main.command()
@@ -149,7 +152,7 @@ def top(console: Console, interval: float, once: bool) -> None:
     that the worker's process tree has used since the frame before; MEMORY and PROCS are the tree's too.
     Without a terminal, and with --json, it prints one frame, for which it looks twice.
     """
-    from claude_coded.control.top import Frames, Sample, run  # noqa: PLC0415 - only it needs the terminal
+    from claude_coded.codectl.top import Frames, Sample, run  # noqa: PLC0415 - only it needs the terminal
 
     client = console.client()
     if not (once or console.json) and sys.stdin.isatty() and sys.stdout.isatty():
@@ -186,7 +189,7 @@ def _await_ready(console: Console, wait: float) -> api.Ready:
         late = time.monotonic() >= deadline
         try:
             answer = console.client().ready()
-        except NoDaemon:
+        except Unreachable:
             if late:
                 raise
         else:
@@ -291,13 +294,14 @@ def attach(console: Console, name: str, now: bool) -> None:
     told that it is attached. When you leave Claude (/exit), the API goes on from there, with all that was
     said in the terminal.
 
-    It runs as the user whose session it is: you, or, if you are root, that user. Else, and where the daemon
-    runs in a container, it prints what to run, and gives the conversation back when you press Enter. With
-    --json it prints that as JSON, and gives the conversation back at the end of its input.
+    It runs as the user whose session it is: you, or, if you are root (sudo claude-codectl attach ID), that
+    user. Else, and where the daemon runs in a container, it prints what to run, and gives the conversation
+    back when you press Enter. With --json it prints that as JSON, and gives the conversation back at the end
+    of its input.
 
     The exit status is Claude's.
     """
-    from claude_coded.control import attach as terminal  # noqa: PLC0415 - only it starts programs
+    from claude_coded.codectl import attach as terminal  # noqa: PLC0415 - only it starts programs
 
     if not (console.json or (sys.stdin.isatty() and sys.stdout.isatty())):
         raise Failed("attach needs a terminal; with --json it says what to run, and holds the conversation")
@@ -328,8 +332,9 @@ def _held(client: ControlClient, name: str, *, now: bool) -> Iterator[api.Attach
         watching = threading.Thread(target=attachment.watch, daemon=True)
         watching.start()
         yield attachment.attached
-        if not watching.is_alive():
-            click.echo(f"{PROGRAM}: the daemon ended meanwhile, and has not held {name} since", err=True)
+        lost = not watching.is_alive()
+    how = "the daemon ended meanwhile, and has not held it since" if lost else "it is the API's again"
+    click.echo(f"{PROGRAM}: {name}: {how}", err=True)
 
 
 # Permission requests -----------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from claude_coded.control import api, display
-from claude_coded.control.render import (
+from claude_coded.codectl import display
+from claude_coded.codectl.render import (
     Column,
     ago,
     cost,
@@ -25,7 +25,8 @@ from claude_coded.control.render import (
     table,
     width,
 )
-from claude_coded.control.top import Frames, Sample, shares
+from claude_coded.codectl.top import Frames, Sample, shares
+from claude_coded.control import api
 
 NOW = 1_800_000_000.0
 CELLS = st.text(alphabet=string.ascii_letters + "é漢字한\x1b\n\u202e …", max_size=12)
@@ -214,6 +215,12 @@ def test_conversations() -> None:
         fix-the-parser  busy   w3      claude-code           7  182k  4.2k   $0.42    41s ago
         anna/notes      cold           claude-code-chat      1   800    20  <$0.01  1d 1h ago
     """)
+    other = replace(CONVERSATION, tenant="anna")
+    assert display.full_names([CONVERSATION, other, cold]) == [
+        "default/fix-the-parser",
+        "anna/fix-the-parser",
+        "anna/notes",
+    ]
 
 
 def test_a_conversation_with_its_workers_story() -> None:
@@ -289,10 +296,17 @@ def test_config() -> None:
 
 
 def test_events() -> None:
-    fields = {"tenant": "anna", "conversation": "notes", "why": "two\nwords", "n": 3, "nothing": None}
+    fields = {
+        "tenant": "anna",
+        "conversation": "notes",
+        "why": "two\nwords",
+        "n": 3,
+        "cost": 0.1 + 0.2,
+        "nothing": None,
+    }
     first, second = display.event(api.Event(7, NOW, "turn.ended", fields, missed=2))
     assert first == "(2 events missed)"
-    told = 'turn.ended  conversation=anna/notes  why="two\\nwords"  n=3'
+    told = 'turn.ended  conversation=anna/notes  why="two\\nwords"  n=3  cost=0.3'
     assert re.fullmatch(rf"     7  \d\d:\d\d:\d\d  {re.escape(told)}", second)
     (other,) = display.event(api.Event(8, NOW, "x", {"tenant": "default", "list": [1, 2]}))
     assert other.endswith("x  list=[1,2]  tenant=default")

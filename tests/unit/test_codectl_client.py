@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from claude_coded.control import api
-from claude_coded.control.client import (
+from claude_coded.codectl.client import (
     ControlClient,
     Foreign,
     Lost,
@@ -23,7 +22,8 @@ from claude_coded.control.client import (
     Refused,
     Wedged,
 )
-from claude_coded.control.places import candidates
+from claude_coded.codectl.places import candidates
+from claude_coded.control import api
 from tests.support.control import Control, fault, serving
 
 READY = api.Ready(True)
@@ -120,13 +120,25 @@ def test_no_daemon_names_all_places_and_why(tmp_path: Path) -> None:
     stale, file, none = tmp_path / "stale", tmp_path / "file", tmp_path / "none"
     leave_stale(stale)
     file.touch()
-    long = tmp_path / ("x" * 200)
+    long = tmp_path / ("x" * 200)  # a name alone that no address can hold
     with pytest.raises(NoDaemon) as caught:
         ControlClient([none, none / "below", stale, file, long]).ready()
     whys = [why for _, why in caught.value.attempts]
     assert whys == ["not there", "not there", "nobody answers there", "not a socket", "AF_UNIX path too long"]
     assert all(str(path) in str(caught.value) for path in (none, stale, file))
     assert "--socket" in str(caught.value)
+
+
+def test_a_path_may_be_longer_than_an_address(tmp_path: Path) -> None:
+    directory = tmp_path / ("x" * 100) / ("y" * 100)
+    directory.mkdir(parents=True)
+    with contextlib.chdir(directory), serving(Path("s")) as control:
+        control.on("GET", "/v1/ready", {"ready": True})
+        assert ControlClient([directory / "s"]).ready() == READY
+    with pytest.raises(NoDaemon, match="nobody answers there"):
+        ControlClient([directory / "s"]).ready()
+    with pytest.raises(NoDaemon, match="not there"):
+        ControlClient([directory / "none" / "s"]).ready()
 
 
 def test_one_place_is_said_in_one_line(tmp_path: Path) -> None:
@@ -145,7 +157,7 @@ def test_who_is_not_let_in_is_told_what_would_help(public: Path) -> None:
 
     def attempt() -> str:
         code = (
-            "import os, sys; from pathlib import Path; from claude_coded.control.client import *\n"
+            "import os, sys; from pathlib import Path; from claude_coded.codectl.client import *\n"
             f"os.setgroups([]); os.setegid({nobody.pw_gid}); os.seteuid({nobody.pw_uid})\n"
             "try: ControlClient([Path(sys.argv[1])]).ready()\n"
             "except NoDaemon as error: print(error)"

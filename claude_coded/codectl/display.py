@@ -1,13 +1,13 @@
 """What the commands show of the daemon's answers, as lines. Pure: the time of now is an argument."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 import msgspec
 
-from claude_coded.control import api
-from claude_coded.control.render import (
+from claude_coded.codectl.render import (
     Column,
     ago,
     cost,
@@ -21,6 +21,7 @@ from claude_coded.control.render import (
     size,
     table,
 )
+from claude_coded.control import api
 
 DEFAULT_TENANT: Final = "default"
 
@@ -52,9 +53,18 @@ _CONVERSATIONS: Final = (
 _SETTINGS: Final = (Column("SETTING"), Column("VALUE"), Column("FROM"), Column("CHANGE"))
 
 
-def full_name(conversation: str, tenant: str | None) -> str:
-    """Return a conversation's name as the commands take it."""
-    return conversation if tenant in {None, DEFAULT_TENANT} else f"{tenant}/{conversation}"
+def full_name(conversation: str, tenant: str | None, shared: Collection[str] = ()) -> str:
+    """Return a conversation's name as the commands take it; `shared` are those that several tenants have."""
+    alone = tenant in {None, DEFAULT_TENANT} and conversation not in shared
+    return conversation if alone else f"{tenant}/{conversation}"
+
+
+def full_names(them: Iterable[api.Conversation]) -> list[str]:
+    """Return the names of conversations, each with its tenant where it is not the only one of its name."""
+    keys = [(it.id, it.tenant) for it in them]
+    counts = Counter(conversation for conversation, _ in keys)
+    shared = {conversation for conversation, count in counts.items() if count > 1}
+    return [full_name(*key, shared) for key in keys]
 
 
 def status(it: api.Status) -> list[str]:
@@ -104,8 +114,8 @@ def _worker(it: api.Worker, now: float) -> list[str]:
 
 
 def state(it: api.Worker) -> str:
-    """Return a worker's state; `+` says that it works on, or may, with nobody asking."""
-    return it.state + ("+" if it.pending else "")
+    """Return a worker's state; `idle+` works on, or may, with nobody asking."""
+    return it.state + ("+" if it.pending and it.state == "idle" else "")
 
 
 def usage(it: api.Tokens) -> tuple[str, str, str]:
@@ -127,12 +137,13 @@ def conversations(them: Sequence[api.Conversation], now: float) -> list[str]:
     if not them:
         return ["no conversations"]
     several = len({it.workspace for it in them}) > 1
-    return table(_CONVERSATIONS, (_conversation(it, now, workspace=several) for it in them))
+    named = zip(full_names(them), them, strict=True)
+    return table(_CONVERSATIONS, (_conversation(name, it, now, workspace=several) for name, it in named))
 
 
-def _conversation(it: api.Conversation, now: float, *, workspace: bool) -> list[str]:
+def _conversation(name: str, it: api.Conversation, now: float, *, workspace: bool) -> list[str]:
     return [
-        full_name(it.id, it.tenant),
+        name,
         it.state,
         it.worker or "",
         it.model,
@@ -245,6 +256,8 @@ def event(it: api.Event) -> list[str]:
 
 
 def _value(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
     if isinstance(value, str) and not any(it.isspace() for it in value):
         return value
     return msgspec.json.encode(value).decode()

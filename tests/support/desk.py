@@ -36,6 +36,11 @@ class Operator:
         body = {"decision": decision, **more}
         return self._http.post(f"/v1/requests/{request['id']}", json=body).status_code
 
+    def interrupt(self, conversation: str) -> bool:
+        """Interrupt a conversation's turn; return whether one ran."""
+        answer = self._http.post(f"/v1/conversations/{conversation}/interrupt").raise_for_status()
+        return bool(answer.json()["interrupted"])
+
     def allow(self, conversation: str, **more: Any) -> Json:
         """Wait for a conversation's only request, and allow it."""
         (request,) = self.asked(conversation)
