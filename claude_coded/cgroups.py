@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -86,7 +86,7 @@ class Groups:
     """The delegated group that workers' groups are made in."""
 
     root: Path
-    limits: GroupLimits
+    limits: GroupLimits = GroupLimits()
 
     def make(self, number: int) -> Group | None:
         """Make the group of a worker; None if that fails, for a worker is worth more than its group."""
@@ -110,31 +110,31 @@ class Groups:
         return (self.root / "cgroup.subtree_control").read_text().split()
 
 
-def take_over(limits: GroupLimits, proc: Path = PROC) -> Groups | None:
+def take_over(environment: Mapping[str, str], proc: Path = PROC) -> Groups | None:
     """Move this process to a group of its own in the delegated one; None where nothing is delegated."""
     root = own_group((proc / "self/cgroup").read_text(), (proc / "self/mountinfo").read_text())
-    if root is None or not is_delegated(root):
-        if limits.files:
-            log.warning("workers have no limits: no control group is delegated to the daemon")
+    if root is None or not is_delegated(root, environment):
         return None
     try:
-        return _settle(root, limits)
+        # A group that has groups with controllers may have no processes itself.
+        (root / "daemon").mkdir(exist_ok=True)
+        (root / "daemon/cgroup.procs").write_text("0")
     except OSError as error:
         log.warning("workers have no control groups", extra={"cgroup": root, "error": str(error)})
         return None
+    return Groups(root)
 
 
-def _settle(root: Path, limits: GroupLimits) -> Groups:
-    # A group that has groups with controllers may have no processes itself.
-    (root / "daemon").mkdir(exist_ok=True)
-    (root / "daemon/cgroup.procs").write_text("0")
-    offered = (root / "cgroup.controllers").read_text().split()
+def limited(groups: Groups | None, limits: GroupLimits) -> Groups | None:
+    """Return groups whose processes are limited, as far as that can be."""
     for name in limits.files:
-        if name in offered:
-            (root / "cgroup.subtree_control").write_text(f"+{name}")
-        else:
-            log.warning("workers have no such limit: it is not delegated", extra={"controller": name})
-    return Groups(root, limits)
+        try:
+            if groups is None:
+                raise FileNotFoundError("no control group is delegated")
+            (groups.root / "cgroup.subtree_control").write_text(f"+{name}")
+        except OSError as error:
+            log.warning("workers have no such limit", extra={"controller": name, "error": str(error)})
+    return Groups(groups.root, limits) if groups is not None else None
 
 
 def own_group(cgroup: str, mountinfo: str) -> Path | None:
@@ -148,12 +148,22 @@ def own_group(cgroup: str, mountinfo: str) -> Path | None:
     return None
 
 
-def is_delegated(group: Path) -> bool:
+def is_delegated(group: Path, environment: Mapping[str, str]) -> bool:
     """Return whether systemd leaves the inside of a group to us. Root could write to any, and must not."""
     try:
         return os.getxattr(group, DELEGATED) == b"1"
     except OSError:
-        return False
+        return is_own_service(group, environment)
+
+
+def is_own_service(group: Path, environment: Mapping[str, str]) -> bool:
+    """Return whether this is the process of a service of a user's own manager.
+
+    Up to systemd 252 such a manager does not mark what it delegates. All that it makes belongs to the user.
+    """
+    started = environment.get("SYSTEMD_EXEC_PID") == str(os.getpid())
+    uid = os.geteuid()
+    return started and uid != 0 and group.suffix == ".service" and group.stat().st_uid == uid
 
 
 # Without groups ----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from claude_coded import __version__, logs
-from claude_coded.cgroups import GroupLimits, Groups, take_over
+from claude_coded.cgroups import GroupLimits, Groups, limited, take_over
 from claude_coded.claude.launch import die_with_parent, environment, projects_directory, scratch_directory
 from claude_coded.configuration import Change, Source, change
 from claude_coded.control import api
@@ -43,7 +43,7 @@ from claude_coded.worker import Cli
 log = logging.getLogger(__name__)
 
 HANDOVER: Final = 0.25
-"""Seconds for requests on their way when the TCP socket is left to the next daemon."""
+"""Seconds for requests of who has just connected, when the TCP socket is left to the next daemon."""
 
 STOP_GRACE: Final = 15.0
 """Seconds that workers may take to end, after the turns."""
@@ -77,8 +77,8 @@ class Daemon:
         self._settings = source.load()  # as they are written; the plan's may be those of an offline daemon
         self._stopping = asyncio.Event()
         self._notifier = Notifier(plan.environment)
+        self._groups = take_over(plan.environment)
         self._phase = STARTING
-        self._groups: Groups | None = None
         self._graph: Graph | None = None
 
     async def run(self) -> None:
@@ -88,8 +88,6 @@ class Daemon:
             base = dict(self._plan.environment)
             if self._plan.offline:
                 base["ANTHROPIC_BASE_URL"] = await stack.enter_async_context(offline_model(base))
-            workers = self._plan.settings.pool
-            self._groups = take_over(GroupLimits(workers.worker_memory, workers.worker_tasks))
             store = Store(self._plan.settings.state_dir)
             await store.open()
             stack.push_async_callback(store.close)
@@ -135,7 +133,11 @@ class Daemon:
     def _cli(self, base: Mapping[str, str]) -> Cli:
         retries = self._plan.settings.turns.upstream_retries
         given = environment(base, api_key=self._plan.settings.claude.api_key, retries=retries)
-        return Cli(self._plan.binary, given, retries, die_with_parent(shutil.which), self._groups)
+        return Cli(self._plan.binary, given, retries, die_with_parent(shutil.which), self._limited_groups())
+
+    def _limited_groups(self) -> Groups | None:
+        pool = self._plan.settings.pool
+        return limited(self._groups, GroupLimits(pool.worker_memory, pool.worker_tasks))
 
     # Start and stop ------------------------------------------------------------------------------------
 
@@ -150,7 +152,7 @@ class Daemon:
                 async with self._attended(graph.pool):
                     stop = asyncio.ensure_future(self._stopping.wait())
                     await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
-                    await self._drain(graph.service, http)
+                    await self._drain(graph.service, http, serving)
             finally:
                 housekeeping.cancel()
                 await graph.pool.close()
@@ -210,16 +212,20 @@ class Daemon:
             self._notifier.ready()
             yield
 
-    async def _drain(self, service: TurnService, listener: Listener) -> None:
+    async def _drain(self, service: TurnService, http: Listener, serving: asyncio.Future[None]) -> None:
         log.info("stopping")
         self._phase = STOPPING
         seconds = self._plan.settings.turns.drain_timeout
         self._notifier.stopping()
-        if self._plan.handed.tcp is not None:
-            # Whoever connects from now on waits for the next daemon; who has connected is still served.
-            listener.stop()
-            await asyncio.sleep(HANDOVER)
         with extending(self._notifier, seconds + STOP_GRACE):
+            if self._plan.handed.tcp is not None:
+                # Whoever connects from now on waits for the next daemon; who has connected is still served.
+                end = time.monotonic() + seconds
+                http.leave()
+                await asyncio.sleep(HANDOVER)
+                http.stop()
+                await asyncio.wait({serving}, timeout=seconds)
+                seconds = max(0.0, end - time.monotonic())
             await service.drain(seconds)
 
     @property

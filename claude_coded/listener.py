@@ -12,6 +12,7 @@ import contextlib
 import errno
 import grp
 import os
+import select
 import socket
 import stat
 import struct
@@ -39,6 +40,8 @@ MAX_CONNECTIONS: Final = 4096
 
 SUN_PATH: Final = 108
 """Bytes of a Unix socket's address, its end included: unix(7)."""
+
+EVENT_POLL: Final = "anon_inode:[eventpoll]"
 
 TRAILING_TIME: Final = 0.5
 """Seconds that calls of the app have, after the last connection was closed, to end by themselves."""
@@ -180,6 +183,20 @@ def _address_of(sock: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def _inode(descriptor: int) -> int:
+    try:
+        return os.fstat(descriptor).st_ino
+    except OSError:
+        return 0
+
+
+def _names(descriptor: int) -> str:
+    try:
+        return str(Path(f"/proc/self/fd/{descriptor}").readlink())
+    except OSError:
+        return ""
+
+
 class _HandedOverServer(Server):
     """Granian's embedded server on a socket that it did not bind."""
 
@@ -218,6 +235,7 @@ class Listener:
         self._app = app
         self._sock = sock
         self._address = _address_of(sock)
+        self._inode = _inode(sock.fileno())
         self._server = _HandedOverServer(self._call, sock, self._address, header_buffer)
         self._settled = asyncio.Event()
         self._accepting = False
@@ -266,6 +284,22 @@ class Listener:
         await self._settled.wait()
         if not self._accepting:
             raise RuntimeError(f"the listener on {self._address} ended before it accepted requests")
+
+    def leave(self) -> None:
+        """Take no more connections: they wait for whoever else has the socket. Those that are there go on.
+
+        A server that stops closes connections on which nothing has come yet. This comes before: the server's
+        event loop is made deaf to the listening socket.
+        """
+        if not self._accepting:
+            return
+        descriptors = [int(path.name) for path in Path("/proc/self/fd").iterdir()]
+        listening = [it for it in descriptors if _inode(it) == self._inode]
+        for poll in (it for it in descriptors if _names(it) == EVENT_POLL):
+            with select.epoll.fromfd(os.dup(poll)) as events:
+                for descriptor in listening:
+                    with contextlib.suppress(OSError):
+                        events.unregister(descriptor)
 
     def stop(self) -> None:
         """Refuse new connections, within milliseconds, and let running responses finish."""

@@ -546,11 +546,19 @@ def _build(kind: type[T], values: _Values) -> T:
     return kind(**_own(kind, values))
 
 
+def is_there(path: Path) -> bool:
+    """Return whether a file exists, as far as this user can see: the system's may be its service's alone."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return False
+
+
 def _read_file(config: Path | None, environment: Mapping[str, str]) -> tuple[Path, Mapping[str, object]]:
     """Return the file's path and what it says."""
     named = config or (Path(environment[f"{PREFIX}CONFIG"]) if environment.get(f"{PREFIX}CONFIG") else None)
     path = named or SYSTEM_CONFIG
-    if named is None and not path.exists():
+    if named is None and not is_there(path):
         return path, {}
     try:
         document = tomllib.loads(path.read_text())

@@ -12,7 +12,7 @@ from typing import Final
 from claude_coded.check import cli, doors, places
 from claude_coded.check.findings import Finding, Machine, Mark, as_json, as_text, failed
 from claude_coded.errors import ConfigurationError
-from claude_coded.settings import SYSTEM_CONFIG, load
+from claude_coded.settings import SYSTEM_CONFIG, is_there, load
 
 ITEMS: Final[tuple[Callable[[Machine], Iterator[Finding]], ...]] = (
     *(cli.cli, cli.key, cli.user, places.workspaces, places.state, places.home),
@@ -31,7 +31,7 @@ def examine(flags: Mapping[str, str], surroundings: Mapping[str, str], config: P
         advice = "correct it; README has the settings, and `claude-coded serve --help`"
         return [Finding("configuration", Mark.FAILED, str(error), advice)]
     named = config or surroundings.get("CLAUDE_CODED_CONFIG")
-    file = named or (SYSTEM_CONFIG if SYSTEM_CONFIG.exists() else None)
+    file = named or (SYSTEM_CONFIG if is_there(SYSTEM_CONFIG) else None)
     text = f"read from {file}" if file else f"no file ({SYSTEM_CONFIG}): environment and defaults"
     machine = Machine(settings, surroundings)
     return [

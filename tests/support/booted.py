@@ -11,7 +11,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -70,15 +71,9 @@ class Bind:
 class Booted:
     """A running systemd."""
 
-    def __init__(self, lead: "subprocess.Popen[bytes]", pid: int, console: Path) -> None:
+    def __init__(self, lead: "subprocess.Popen[bytes]", pid: int) -> None:
         self.pid = pid
         self._lead = lead
-        self._console = console
-
-    @property
-    def console(self) -> str:
-        """Return what systemd itself has said."""
-        return self._console.read_text(errors="replace")
 
     def path(self, inside: str | Path) -> Path:
         """Return a path of the inside as one of the outside."""
@@ -102,6 +97,24 @@ class Booted:
     def shown(self, unit: str, name: str) -> str:
         """Return a property of a unit."""
         return self.systemctl("show", "--value", f"--property={name}", unit)
+
+    @contextlib.contextmanager
+    def debugging(self) -> Iterator[Callable[[str], list[str]]]:
+        """Have systemd tell of all that it does while the context lasts.
+
+        Yields a function that returns the notifications of services since then that contain a text.
+        """
+        since = f"--since=@{time.time():.6f}"
+        self.run("systemd-analyze", "log-level", "debug")
+
+        def heard(text: str) -> list[str]:
+            told = [str(entry["MESSAGE"]) for entry in self.journal(since, "_PID=1")]
+            return [message for message in told if "Got notification message" in message and text in message]
+
+        try:
+            yield heard
+        finally:
+            self.run("systemd-analyze", "log-level", "info")
 
     def journal(self, *matches: str) -> list[dict[str, Any]]:
         """Return the journal's entries that match, in order."""
@@ -165,7 +178,7 @@ def _boot(work: Path, group: Path, binds: Sequence[Bind]) -> Booted:
     (work / "mount").mkdir()
     command = ["unshare", "--fork", "--pid", "--mount", "--uts", "--ipc", "--cgroup", "--kill-child"]
     plan = {"work": str(work), "binds": [[str(bind.source), str(bind.place)] for bind in binds]}
-    command += [sys.executable, __file__, json.dumps(plan)]
+    command += [sys.executable, "-P", __file__, json.dumps(plan)]
     joined = ["sh", "-c", f'echo $$ >{group}/cgroup.procs; exec "$@"', "-", *command]
     with console.open("ab") as output:
         lead = subprocess.Popen(joined, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
@@ -175,7 +188,7 @@ def _boot(work: Path, group: Path, binds: Sequence[Bind]) -> Booted:
         children = Path(f"/proc/{lead.pid}/task/{lead.pid}/children").read_text().split()
         if not children or TARGET.encode() not in Path(f"/proc/{children[0]}/cmdline").read_bytes():
             return None
-        system = Booted(lead, int(children[0]), console)
+        system = Booted(lead, int(children[0]))
         active = subprocess.run(
             system.enter("systemctl", "is-active", TARGET), capture_output=True, text=True, check=False
         )
@@ -224,7 +237,7 @@ def _become_systemd(work: Path, binds: Sequence[Sequence[str]]) -> None:
     (root / "etc/machine-id").write_text("")
     (root / "etc/fstab").write_text("")
     _change_root(root)
-    environment = {**ENVIRONMENT, "container": "tests", "SYSTEMD_LOG_TARGET": "console"}
+    environment = {**ENVIRONMENT, "container": "tests", "SYSTEMD_LOG_TARGET": "journal"}
     os.execve(SYSTEMD, [str(SYSTEMD), "--system", f"--unit={TARGET}", "--show-status=no"], environment)
 
 

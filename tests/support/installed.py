@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+import psutil
 
 import claude_coded
 from tests.support.booted import Bind, Booted
@@ -19,7 +20,10 @@ from tests.support.daemon import REQUEST_SECONDS, Daemon
 PREFIX: Final = Path("/opt/claude-coded")
 PYTHON: Final = Path("/opt/python")
 CONTRIB: Final = Path(__file__).parents[2] / "contrib/systemd"
-SCRIPTS: Final = {"claude-coded": "claude_coded.daemon"}
+SCRIPTS: Final = {
+    "claude-coded": "claude_coded.command_line",
+    "claude-codectl": "claude_coded.control.commands",
+}
 LAUNCHER: Final = f"#!/bin/sh\nLD_LIBRARY_PATH={PYTHON}/lib exec {PREFIX}/bin/python -c"
 """An interpreter that was moved finds its own library so; the one of the machine may be another's."""
 
@@ -94,6 +98,17 @@ class Service(Daemon):
     @property
     def cgroup(self) -> Path:
         return self.system.path(f"/sys/fs/cgroup/system.slice/{UNIT}")
+
+    def members(self, group: str = "") -> list[psutil.Process]:
+        """Return the processes of the service's control group, or of one in it."""
+        found = []
+        for directory, _, _ in os.walk(self.cgroup / group):
+            numbers = self.system.run("cat", f"/{self._inside(Path(directory))}/cgroup.procs").stdout.split()
+            found += [psutil.Process(self.system.outer_pid(int(number))) for number in numbers]
+        return found
+
+    def _inside(self, path: Path) -> Path:
+        return path.relative_to(self.system.path("/"))
 
     def told(self, name: str) -> str:
         """Return a property of the unit."""

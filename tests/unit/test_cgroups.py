@@ -9,7 +9,17 @@ from uuid import uuid4
 
 import pytest
 
-from claude_coded.cgroups import MARK, Group, GroupLimits, Groups, kill_marked, marked, own_group, take_over
+from claude_coded.cgroups import (
+    MARK,
+    Group,
+    GroupLimits,
+    Groups,
+    kill_marked,
+    limited,
+    marked,
+    own_group,
+    take_over,
+)
 from tests.support.daemon import eventually
 
 HYBRID = """\
@@ -60,12 +70,9 @@ def delegated(proc: Path) -> Path:
 
 
 def test_nothing_is_touched_where_nothing_is_delegated(proc: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert take_over(GroupLimits(), proc) is None
+    assert take_over({}, proc) is None
+    assert limited(None, GroupLimits()) is None
     assert not caplog.records
-    assert take_over(GroupLimits(tasks=5), proc) is None
-    assert [record.message for record in caplog.records] == [
-        "workers have no limits: no control group is delegated to the daemon"
-    ]
     assert sorted(path.name for path in (proc.parent / "cgroup/x.service").iterdir()) == [
         "cgroup.controllers",
         "cgroup.subtree_control",
@@ -75,19 +82,17 @@ def test_nothing_is_touched_where_nothing_is_delegated(proc: Path, caplog: pytes
 def test_the_daemon_moves_to_a_group_of_its_own(proc: Path, delegated: Path) -> None:
     (delegated / "daemon").mkdir()
     (delegated / "daemon/cgroup.procs").touch()
-    groups = take_over(GroupLimits(), proc)
-    assert groups == Groups(delegated, GroupLimits())
+    assert take_over({}, proc) == Groups(delegated)
     assert (delegated / "daemon/cgroup.procs").read_text() == "0"
     assert (delegated / "cgroup.subtree_control").read_text() == ""
 
 
-def test_workers_have_limits_of_their_own(proc: Path, delegated: Path) -> None:
-    groups = take_over(GroupLimits(memory=1 << 30), proc)
+def test_workers_have_limits_of_their_own(delegated: Path) -> None:
+    groups = limited(Groups(delegated), GroupLimits(memory=1 << 30, tasks=99))
     assert groups is not None
-    assert (delegated / "cgroup.subtree_control").read_text() == "+memory"
+    assert (delegated / "cgroup.subtree_control").read_text() in {"+memory", "+pids"}
     (delegated / "cgroup.subtree_control").write_text("memory pids\n")
-    both = Groups(delegated, GroupLimits(memory=1 << 30, tasks=99))
-    group = both.make(3)
+    group = groups.make(3)
     assert group == Group(delegated / "worker-3")
     written = {path.name: path.read_text() for path in group.path.iterdir()}
     assert written == {"memory.max": "1073741824", "pids.max": "99"}
@@ -95,16 +100,20 @@ def test_workers_have_limits_of_their_own(proc: Path, delegated: Path) -> None:
     assert (group.path / "cgroup.procs").read_text() == "42"
 
 
+@pytest.mark.parametrize("found", [True, False])
 def test_a_limit_without_its_controller_is_said(
-    proc: Path, delegated: Path, caplog: pytest.LogCaptureFixture
+    delegated: Path, caplog: pytest.LogCaptureFixture, found: bool
 ) -> None:
-    (delegated / "cgroup.controllers").write_text("cpu\n")
-    groups = take_over(GroupLimits(tasks=5), proc)
-    assert groups is not None
+    (delegated / "cgroup.subtree_control").unlink()
+    (delegated / "cgroup.subtree_control").mkdir()  # what cannot be written to, by root either
+    limited(Groups(delegated) if found else None, GroupLimits(tasks=5))
     assert [(record.message, vars(record)["controller"]) for record in caplog.records] == [
-        ("workers have no such limit: it is not delegated", "pids")
+        ("workers have no such limit", "pids")
     ]
-    group = groups.make(1)
+
+
+def test_what_cannot_be_limited_is_left(delegated: Path) -> None:
+    group = Groups(delegated, GroupLimits(tasks=5)).make(1)
     assert group is not None
     assert list(group.path.iterdir()) == []
 

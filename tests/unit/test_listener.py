@@ -446,3 +446,25 @@ def test_granian_takes_the_socket_over_and_closes_it() -> None:
         await refused(listener)
 
     run(test())
+
+
+def test_who_has_connected_is_served_when_the_socket_is_left_and_others_wait_for_the_next() -> None:
+    async def scenario() -> None:
+        shared = bind_tcp("127.0.0.1", 0)
+        with shared:
+            first = Listener(hello, shared.dup())
+            async with serving(first):
+                reader, writer = await connect(first)
+                assert b"hello" in await fetch(first)
+                first.leave()
+                waiting = asyncio.ensure_future(fetch(first))
+                writer.write(GET)
+                assert b"hello" in await reader.read()
+                await close(writer)
+                await asyncio.sleep(0.05)
+                assert not waiting.done()
+            assert not waiting.done()
+            async with serving(Listener(hello, shared.dup())):
+                assert b"hello" in await waiting
+
+    run(scenario())
