@@ -77,8 +77,8 @@ class Daemon:
         self._settings = source.load()  # as they are written; the plan's may be those of an offline daemon
         self._stopping = asyncio.Event()
         self._notifier = Notifier(plan.environment)
+        self._groups = take_over(plan.environment)
         self._phase = STARTING
-        self._groups: Groups | None = None
         self._graph: Graph | None = None
 
     async def run(self) -> None:
@@ -88,7 +88,6 @@ class Daemon:
             base = dict(self._plan.environment)
             if self._plan.offline:
                 base["ANTHROPIC_BASE_URL"] = await stack.enter_async_context(offline_model(base))
-            self._groups = take_over(self._plan.environment)
             store = Store(self._plan.settings.state_dir)
             await store.open()
             stack.push_async_callback(store.close)

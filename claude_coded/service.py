@@ -41,7 +41,7 @@ HOUSEKEEPING: Final = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A conversation and where it stands: busy, idle, parked or cold."""
+    """A conversation and where it stands: busy, idle, parked, attached (an operator has it) or cold."""
 
     conversation: Conversation
     state: str
@@ -274,6 +274,8 @@ class TurnService:
         await self.store.purge(key)
 
     def _listed(self, conversation: Conversation) -> Listed:
+        if self._pool.is_held(conversation.key):
+            return Listed(conversation, "attached")
         view = next((v for v in self._pool.views if v.conversation == conversation.key and v.hot), None)
         states = {Phase.BUSY: "busy", Phase.IDLE: "idle", Phase.PARKED: "parked", Phase.STARTING: "busy"}
         return Listed(conversation, states.get(view.phase, "cold") if view is not None else "cold")

@@ -34,14 +34,8 @@ from claude_coded.worker import Cli
 log = logging.getLogger(__name__)
 
 OWN: Final = (
-    "ANTHROPIC_",
-    "CLAUDE_",
-    "HOME",
-    "IS_SANDBOX",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "TMPDIR",
+    *("ANTHROPIC_", "CLAUDE_", "DISABLE_", "IS_SANDBOX", "HOME", "TMPDIR"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "NODE_EXTRA_CA_CERTS"),
 )
 """What a terminal's CLI needs of a worker's environment, by how the names begin."""
 

@@ -95,7 +95,7 @@ def _conversation(service: TurnService, listed: Listed) -> api.Conversation:
     return api.Conversation(
         id=known.key.id,
         tenant=known.key.tenant,
-        state="attached" if service.pool.is_held(known.key) else listed.state,
+        state=listed.state,
         model=known.profile.name,
         created_at=known.created_at,
         last_used_at=known.last_used_at,

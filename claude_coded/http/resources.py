@@ -281,7 +281,7 @@ def _conversation_object(listed: Listed) -> dict[str, Any]:
     return {
         "id": conversation.key.id,
         "object": "conversation",
-        "state": listed.state,
+        "state": "busy" if listed.state == "attached" else listed.state,
         "model": conversation.profile.name,
         "created_at": int(conversation.created_at),
         "last_used_at": int(conversation.last_used_at),

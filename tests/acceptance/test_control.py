@@ -284,6 +284,8 @@ def test_a_conversation_that_a_person_has_is_nobody_elses(operated: Daemon, name
         assert told["command"][1:3] == ["--resume", told["session"]]
         assert told["environment"]["ANTHROPIC_API_KEY"] == "sk-ant-test"
         assert (told["uid"], state(operated, name)) == (os.getuid(), "attached")
+        assert name in [it["id"] for it in operated.control("GET", "/v1/conversations").json()]
+        assert operated.shown(name)["state"] == "busy"
         held = operated.ask("two [[say 2]]", name)
         assert (held.status, held.code) == (409, "conversation_attached")
         assert held.headers["x-should-retry"] == "false"
