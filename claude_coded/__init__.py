@@ -21,13 +21,13 @@ Layers; a row sees only the rows below it (checked by import-linter):
     ask | process | guard                   what a turn writes, and its events | a child and its pipes |
                                             clients that are slow, too long, or gone
     cgroups, proc                           where a worker's processes are, what they use, and their end
-    activity | stopping | claude | openai | history | models | scheduler
+    activity | stopping | claude | openai | history | models | scheduler | migrations
                                             pure: no I/O, no clock, no randomness
     turn                                    the vocabulary between the two sides
     listener | logs | systemd | events      our own sockets in Granian | logging | messages to systemd |
                                             what happens, as a stream
     configuration, settings, profiles       what is in force | what there is | models of the operator's
-    errors
+    errors | unix                           what can go wrong | Unix sockets, for both of their ends
 
 Who decides what:
 

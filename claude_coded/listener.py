@@ -15,8 +15,7 @@ import os
 import select
 import socket
 import stat
-import struct
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -25,6 +24,8 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.embed import Server
+
+from claude_coded.unix import addressable, peer_of
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -37,9 +38,6 @@ BACKLOG: Final = 1024
 
 MAX_CONNECTIONS: Final = 4096
 """Connections served at once, idle ones too; the next one waits in the backlog."""
-
-SUN_PATH: Final = 108
-"""Bytes of a Unix socket's address, its end included: unix(7)."""
 
 EVENT_POLL: Final = "anon_inode:[eventpoll]"
 
@@ -136,26 +134,6 @@ def _make_way(path: Path) -> None:
             raise OSError(errno.EADDRINUSE, "another process has it, and does not answer") from None
         else:
             raise OSError(errno.EADDRINUSE, f"process {peer_of(probe)[0]} serves it already")
-
-
-@contextlib.contextmanager
-def addressable(path: Path) -> Iterator[str]:
-    """Yield what names a Unix socket: its path, or a way round the 107 bytes that unix(7) has for one."""
-    if len(os.fsencode(path)) < SUN_PATH:
-        yield os.fspath(path)
-        return
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{directory}/{path.name}"
-    finally:
-        os.close(directory)
-
-
-def peer_of(sock: socket.socket) -> tuple[int, int]:
-    """Return pid and uid of who is at the other end of a Unix socket (unix(7), SO_PEERCRED)."""
-    size = struct.calcsize("3i")
-    pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    return pid, uid
 
 
 def _bind_unix(path: Path, gid: int) -> socket.socket:

@@ -19,106 +19,13 @@ import msgspec
 
 from claude_coded.errors import ConfigurationError, NotRecorded
 from claude_coded.history import Conversation, Head, Span, Unfinished
+from claude_coded.migrations import MIGRATIONS
 from claude_coded.turn import ConversationKey, Message, Profile, Usage
 
 T = TypeVar("T")
 
 KEPT_IN_MEMORY: Final = 1024
 """Conversations whose record (not their messages) is kept in memory."""
-
-MIGRATIONS: Final = (
-    """
-    CREATE TABLE conversations (
-        id INTEGER PRIMARY KEY,
-        tenant TEXT NOT NULL,
-        name TEXT NOT NULL,
-        session TEXT NOT NULL,
-        lineage TEXT NOT NULL,
-        profile TEXT NOT NULL,
-        workspace TEXT NOT NULL,
-        system TEXT NOT NULL,
-        turns INTEGER NOT NULL,
-        created_at REAL NOT NULL,
-        last_used_at REAL NOT NULL,
-        usage TEXT NOT NULL,
-        generation INTEGER NOT NULL,
-        hint TEXT NOT NULL,
-        ephemeral INTEGER NOT NULL,
-        head INTEGER,
-        UNIQUE (tenant, name)
-    ) STRICT;
-    CREATE INDEX conversations_by_use ON conversations (tenant, last_used_at);
-    CREATE TABLE sessions (
-        uuid TEXT PRIMARY KEY,
-        conversation INTEGER NOT NULL REFERENCES conversations ON DELETE CASCADE
-    ) STRICT;
-    CREATE INDEX sessions_of ON sessions (conversation);
-    CREATE TABLE turns (
-        id INTEGER PRIMARY KEY,
-        conversation INTEGER NOT NULL REFERENCES conversations ON DELETE CASCADE,
-        parent INTEGER,
-        lineage TEXT NOT NULL,
-        digest BLOB NOT NULL,
-        tools INTEGER NOT NULL,
-        first_uuid TEXT NOT NULL,
-        last_uuid TEXT NOT NULL,
-        answer_uuid TEXT NOT NULL,
-        messages TEXT NOT NULL,
-        usage TEXT NOT NULL,
-        finished_at REAL NOT NULL
-    ) STRICT;
-    CREATE INDEX turns_of ON turns (conversation);
-    CREATE INDEX turns_by_digest ON turns (digest);
-    CREATE TABLE unfinished (
-        conversation INTEGER PRIMARY KEY REFERENCES conversations ON DELETE CASCADE,
-        spans TEXT NOT NULL,
-        lead TEXT NOT NULL,
-        asked TEXT NOT NULL,
-        seen TEXT NOT NULL
-    ) STRICT;
-    CREATE TABLE facts (
-        name TEXT PRIMARY KEY,
-        value TEXT NOT NULL
-    ) STRICT;
-    """,
-    # A turn knows its session, and whether that can be gone on with after it. The columns stand before the
-    # messages, which are long.
-    """
-    CREATE TABLE new_turns (
-        id INTEGER PRIMARY KEY,
-        conversation INTEGER NOT NULL REFERENCES conversations ON DELETE CASCADE,
-        parent INTEGER,
-        session TEXT NOT NULL,
-        lineage TEXT NOT NULL,
-        digest BLOB NOT NULL,
-        tools INTEGER NOT NULL,
-        first_uuid TEXT NOT NULL,
-        last_uuid TEXT NOT NULL,
-        answer_uuid TEXT NOT NULL,
-        whole INTEGER NOT NULL,
-        messages TEXT NOT NULL,
-        usage TEXT NOT NULL,
-        finished_at REAL NOT NULL
-    ) STRICT;
-    INSERT INTO new_turns SELECT t.id, t.conversation, t.parent, iif(t.lineage = c.lineage, c.session, ''),
-        t.lineage, t.digest, t.tools, t.first_uuid, t.last_uuid, t.answer_uuid, 1, t.messages, t.usage,
-        t.finished_at
-        FROM turns t JOIN conversations c ON c.id = t.conversation;
-    DROP TABLE turns;
-    ALTER TABLE new_turns RENAME TO turns;
-    CREATE INDEX turns_of ON turns (conversation);
-    CREATE INDEX turns_by_digest ON turns (digest);
-    """,
-    # What an operator has allowed for always in a conversation.
-    """
-    CREATE TABLE rules (
-        conversation INTEGER NOT NULL REFERENCES conversations ON DELETE CASCADE,
-        rule TEXT NOT NULL,
-        PRIMARY KEY (conversation, rule)
-    ) STRICT, WITHOUT ROWID;
-    """,
-)
-"""Each is run once, in order; `PRAGMA user_version` says how many have been."""
 
 _COLUMNS: Final = """
     SELECT c.tenant, c.name, c.session, c.lineage, c.profile, c.workspace, c.system, c.turns, c.created_at,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from claude_coded.listener import peer_of
+from claude_coded.unix import peer_of
 
 HTTP_TIMEOUT: Final = 10.0
 LOCAL_TIMEOUT: Final = 2.0

@@ -8,7 +8,6 @@ import contextlib
 import http.client
 import select
 import socket
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +16,16 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from claude_coded.codectl.places import addressable, obstacle
+from claude_coded.codectl.places import obstacle
 from claude_coded.control import api
 from claude_coded.control.api import Route
+from claude_coded.unix import addressable, peer_of
 
 PATIENCE: Final = 5.0
 """Seconds that the daemon may take for an answer that needs no waiting."""
 
 _HEADERS: Final = {"Connection": "close", "Content-Type": "application/json"}
 READ_SIZE: Final = 65536
-_UCRED: Final = struct.Struct("3i")
 
 T = TypeVar("T")
 
@@ -310,8 +309,7 @@ class ControlClient:
     def _holder(self, sock: socket.socket) -> str:
         """Return who is at the other end, in words."""
         with contextlib.suppress(OSError):
-            pid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
-            return f"{self._paths[0]} (held by process {pid})"
+            return f"{self._paths[0]} (held by process {peer_of(sock)[0]})"
         return str(self._paths[0])
 
 

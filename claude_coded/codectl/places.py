@@ -1,18 +1,14 @@
 """Where the control socket is looked for, and why one of these places is of no use."""
 
-import contextlib
 import grp
 import os
 import pwd
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 SOCKET: Final = "control.sock"
-SUN_PATH: Final = 108
-"""Bytes of a Unix socket's address, its end included: unix(7)."""
-
 SYSTEM: Final = Path("/run/claude-coded") / SOCKET
 
 
@@ -22,19 +18,6 @@ def candidates(environment: Mapping[str, str]) -> tuple[Path, ...]:
     state = Path(environment.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "claude-coded"
     own = [Path(runtime) / "claude-coded" / SOCKET] if runtime else []
     return (*own, SYSTEM, state / SOCKET, state / "offline" / SOCKET)
-
-
-@contextlib.contextmanager
-def addressable(path: Path) -> Iterator[str]:
-    """Yield what names a socket: its path, or where that is too long, its name in its open directory."""
-    if len(os.fsencode(path)) < SUN_PATH:
-        yield str(path)
-        return
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{directory}/{path.name}"
-    finally:
-        os.close(directory)
 
 
 def obstacle(path: Path, error: OSError) -> str:

@@ -9,7 +9,7 @@ import os
 import socket
 from pathlib import Path
 
-from claude_coded.listener import peer_of
+from claude_coded.unix import peer_of
 
 DESCRIPTORS = Path("/proc/self/fd")
 

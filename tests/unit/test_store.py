@@ -11,8 +11,9 @@ import pytest
 
 from claude_coded.errors import ConfigurationError
 from claude_coded.history import Conversation, Head, Span, Unfinished
+from claude_coded.migrations import MIGRATIONS
 from claude_coded.profiles import McpFile
-from claude_coded.store import MIGRATIONS, Record, Store
+from claude_coded.store import Record, Store
 from claude_coded.turn import ConversationKey, Message, Profile, Prompting, Role, Usage
 
 KEY = ConversationKey("default", "c")
