@@ -80,6 +80,7 @@ def test_a_changed_file_of_servers_makes_another_model(file: Path) -> None:
         ('base = "robot"', r"base \('robot'\): must be one of agent, chat"),
         ("base = 3", r"base \(3\): must be one of"),
         ('model = ""', "model .*: must be a text"),
+        ('model = "a\\u0000b"', "model .*: must be printable"),
         ('tools = "Read"', "tools .*: must be a list of names"),
         ('tools = ["Read,Bash"]', "tools .*: must be a list of names"),
         ("tools = [1]", "tools .*: must be a list of names"),
