@@ -388,6 +388,12 @@ def test_a_bad_configuration_changes_nothing_and_is_reported(make: Start) -> Non
         refused = daemon.control("POST", "/v1/reload")
         assert fault(refused) == (409, "configuration"), text
         assert daemon.pool()["size"] == 2
+    config.write_bytes(b"# \xff")
+    assert fault(daemon.control("POST", "/v1/reload")) == (409, "configuration")
+    config.unlink()
+    assert fault(daemon.control("POST", "/v1/reload")) == (409, "configuration")
+    shown = {it["name"]: (it["value"], it["source"]) for it in ask(daemon, "GET", "/v1/config")}
+    assert shown["POOL_SIZE"] == ("2", "pool_size in the configuration file")
     config.write_text("pool_size = 4\nhost = 'localhost'")
     assert daemon.process is not None
     daemon.process.send_signal(signal.SIGHUP)

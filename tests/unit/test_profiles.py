@@ -139,7 +139,7 @@ NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True).filter
 TEXTS = st.text(min_size=1).filter(str.strip)
 GOOD: dict[str, st.SearchStrategy[Any]] = {
     "base": st.sampled_from(["agent", "chat"]),
-    "model": TEXTS,
+    "model": TEXTS.filter(str.isprintable),
     "tools": st.lists(st.from_regex(r"[A-Za-z][A-Za-z0-9_]*", fullmatch=True)),
     "system": TEXTS,
     "system_prompt": st.sampled_from(["append", "replace"]),
