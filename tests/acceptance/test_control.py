@@ -274,6 +274,21 @@ def test_a_drain_ends_when_no_turn_runs_and_resume_takes_new_ones(
     assert "pool.draining" in events(operated)
 
 
+def test_a_stop_cannot_be_resumed_from(make: Start, name: str) -> None:
+    daemon = make(CLAUDE_CODED_SPARE_WORKERS=0).start()
+    with daemon.stream("[[delay 20]] [[words 60]]", name) as stream:
+        stream.until("w3 ")
+        ask(daemon, "POST", "/v1/drain")
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGTERM)
+        eventually(lambda: ask(daemon, "GET", "/v1/status")["state"] == "stopping")
+        assert fault(daemon.control("POST", "/v1/resume")) == (409, "refused")
+        assert daemon.ask("[[say no]]").code == "draining"
+        stream.rest()
+        assert stream.text.split()[-1] == "w59"
+    assert daemon.process.wait(10) == 0
+
+
 # A person ----------------------------------------------------------------------------------------------
 
 
