@@ -22,12 +22,9 @@ class Source:
         """Return the settings as they are written at this moment. Raises ConfigurationError."""
         return load(self.flags, self.environment, self.config)
 
-    def describe(self, settings: Settings) -> list[tuple[Spec, str, str]]:
-        """Return each setting in force, its value as text, and where that was given."""
-        places = origins(self.flags, self.environment, self.config)
-        return [
-            (spec, spec.show(value), places.get(spec.variable, "default")) for spec, value in each(settings)
-        ]
+    def places(self) -> Mapping[str, str]:
+        """Return where each setting that is given at this moment comes from. Raises ConfigurationError."""
+        return origins(self.flags, self.environment, self.config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +38,11 @@ class Change:
     def with_changed(self, name: str) -> "Change":
         """Return the same, with something else that has changed."""
         return replace(self, changed=(*self.changed, name))
+
+
+def describe(settings: Settings, places: Mapping[str, str]) -> list[tuple[Spec, str, str]]:
+    """Return each setting in force, its value as text, and where that was given."""
+    return [(spec, spec.show(value), places.get(spec.variable, "default")) for spec, value in each(settings)]
 
 
 def change(old: Settings, new: Settings) -> Change:

@@ -16,7 +16,7 @@ from typing import Final
 from claude_coded import __version__, logs
 from claude_coded.cgroups import GroupLimits, Groups, limited, take_over
 from claude_coded.claude.launch import die_with_parent, environment, projects_directory, scratch_directory
-from claude_coded.configuration import Change, Source, change
+from claude_coded.configuration import Change, Source, change, describe
 from claude_coded.control import api
 from claude_coded.control.app import Controls, create_control_app
 from claude_coded.control.terminals import Terminals
@@ -75,6 +75,7 @@ class Daemon:
         self._plan = plan
         self._source = source
         self._settings = source.load()  # as they are written; the plan's may be those of an offline daemon
+        self._places = source.places()  # of those in force: the file may be another, or a bad one, by now
         self._stopping = asyncio.Event()
         self._notifier = Notifier(plan.environment)
         self._groups = take_over(plan.environment)
@@ -261,13 +262,14 @@ class Daemon:
             self._notifier.ready()
 
     def _reload(self, graph: Graph) -> Change:
-        written = self._source.load()
+        written, places = self._source.load(), self._source.places()
         self._check(written)
         wanted = change(self._settings, written)
         plan = self._check(wanted.settings)
         if plan.keys != self._plan.keys:
             wanted = wanted.with_changed("API keys")
         self._settings, self._plan = wanted.settings, plan
+        self._places = {**places, **{name: self._places.get(name, "default") for name in wanted.restart}}
         logs.set_level(plan.settings.logs.level)
         graph.models.configure(plan.settings.models)
         graph.service.configure(plan.settings)
@@ -283,7 +285,7 @@ class Daemon:
         return Plan.make(settings, self._source.environment, offline=plan.offline, handed=plan.handed)
 
     def _describe(self) -> list[api.Setting]:
-        described = self._source.describe(self._plan.settings)
+        described = describe(self._plan.settings, self._places)
         return [api.Setting(spec.variable, value, place, spec.restart) for spec, value, place in described]
 
 

@@ -11,6 +11,9 @@ AGENT: Final = Profile("claude-code", agent=True)
 CHAT: Final = Profile("claude-code-chat", agent=False)
 ALIASES: Final = ("sonnet", "opus", "haiku")
 
+LONGEST: Final = 256
+"""Characters of a model's name: it becomes an argument of the CLI."""
+
 _PROMPTINGS: Final[Mapping[str | None, Prompting]] = {
     "append": Prompting.APPENDED,
     "replace": Prompting.REPLACING,
@@ -63,8 +66,13 @@ class Models:
         """Return what a model name asks for. Raises ModelNotFound."""
         if (profile := self._profiles.get(name)) is not None:
             return profile
-        if name in self.names or name.startswith("claude-"):
+        if name in self.names or _is_claudes(name):
             return Profile(name, agent=True, model=name)
         raise ModelNotFound(
             f"the model {name!r} does not exist; there are {', '.join(self.names)}", param="model"
         )
+
+
+def _is_claudes(name: str) -> bool:
+    """Return whether a name that the CLI has not listed may still be a model of Anthropic's."""
+    return name.startswith("claude-") and name.isprintable() and len(name) <= LONGEST

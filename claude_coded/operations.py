@@ -134,10 +134,11 @@ class Operations:
         return self.drained
 
     def resume(self) -> Drained:
-        """Take new turns again."""
-        if self._pool.draining:
-            self._events.tell("pool.resumed")
+        """Take new turns again. Raises Draining when the daemon ends."""
+        before = self._pool.draining
         self._pool.resume()
+        if before:
+            self._events.tell("pool.resumed")
         return self.drained
 
     @property

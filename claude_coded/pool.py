@@ -93,6 +93,7 @@ class Pool:
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: str | None = None
+        self._ending = False
         self._released: Callable[[ConversationKey], None] = lambda _: None
 
     def start(self) -> None:
@@ -228,12 +229,15 @@ class Pool:
         if (worker := self._workers.get(number)) is not None:
             await worker.gone()
 
-    def drain(self) -> None:
-        """Take nothing new."""
+    def drain(self, *, for_good: bool = False) -> None:
+        """Take nothing new; `for_good` at the daemon's end."""
+        self._ending |= for_good
         self.post(s.DrainRequested())
 
     def resume(self) -> None:
-        """Take new turns again."""
+        """Take new turns again. Raises Draining at the daemon's end."""
+        if self._ending:
+            raise Draining("the daemon is stopping and takes no new turns", retry_after=10)
         self.post(s.ResumeRequested())
 
     def configure(self, limits: s.Limits, cli: Cli, spare: Launch) -> None:
@@ -244,7 +248,7 @@ class Pool:
 
     async def close(self) -> None:
         """Stop all workers and wait until they are gone."""
-        self.drain()
+        self.drain(for_good=True)
         if self._timer is not None:
             self._timer.cancel()
         for number in self._workers:

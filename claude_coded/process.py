@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import signal
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -59,10 +60,10 @@ class Process:
             transport, _ = await asyncio.get_running_loop().subprocess_exec(
                 lambda: _Pipes(self), *command, cwd=directory, env=environment, start_new_session=True
             )
-        except OSError:
+        except (OSError, ValueError) as error:  # ValueError: what no process can be given, as a zero byte
             self._gone.set()
             self.clear()
-            raise
+            raise error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error)) from error
         finally:
             self._started.set()
         self._transport = transport

@@ -88,7 +88,7 @@ def _readers(directory: Path, modes: Sequence[str]) -> Mapping[str, Reader]:
     """Return what reads each key's value. Each raises ValueError or OSError."""
     return {
         "base": _choice("agent", "chat"),
-        "model": _text,
+        "model": _word,
         "tools": _tools,
         "system": _text,
         "system_prompt": _choice("append", "replace"),
@@ -103,6 +103,13 @@ def _text(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError("must be a text")
     return value
+
+
+def _word(value: object) -> str:
+    text = _text(value)
+    if not text.isprintable():
+        raise ValueError("must be printable: it is an argument of the CLI")
+    return text
 
 
 def _choice(*choices: str) -> Reader:

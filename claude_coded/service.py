@@ -158,8 +158,8 @@ class TurnService:
         return self._pool
 
     async def drain(self, seconds: float) -> None:
-        """Take no new turns; let running ones finish for so long, then end them."""
-        self._pool.drain()
+        """Take no new turns any more; let running ones finish for so long, then end them."""
+        self._pool.drain(for_good=True)
         await self._runs.drain(seconds)
 
     @property

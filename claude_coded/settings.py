@@ -562,7 +562,7 @@ def _read_file(config: Path | None, environment: Mapping[str, str]) -> tuple[Pat
         return path, {}
     try:
         document = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # no TOML, or no UTF-8
         raise ConfigurationError(f"configuration file {path}: {error}") from None
     unknown = set(document) - {MODELS, *(spec.key for spec in specs())}
     if unknown:

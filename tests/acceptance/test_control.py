@@ -274,6 +274,21 @@ def test_a_drain_ends_when_no_turn_runs_and_resume_takes_new_ones(
     assert "pool.draining" in events(operated)
 
 
+def test_a_stop_cannot_be_resumed_from(make: Start, name: str) -> None:
+    daemon = make(CLAUDE_CODED_SPARE_WORKERS=0).start()
+    with daemon.stream("[[delay 20]] [[words 60]]", name) as stream:
+        stream.until("w3 ")
+        ask(daemon, "POST", "/v1/drain")
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGTERM)
+        eventually(lambda: ask(daemon, "GET", "/v1/status")["state"] == "stopping")
+        assert fault(daemon.control("POST", "/v1/resume")) == (409, "refused")
+        assert daemon.ask("[[say no]]").code == "draining"
+        stream.rest()
+        assert stream.text.split()[-1] == "w59"
+    assert daemon.process.wait(10) == 0
+
+
 # A person ----------------------------------------------------------------------------------------------
 
 
@@ -390,6 +405,12 @@ def test_a_bad_configuration_changes_nothing_and_is_reported(make: Start) -> Non
         refused = daemon.control("POST", "/v1/reload")
         assert fault(refused) == (409, "configuration"), text
         assert daemon.pool()["size"] == 2
+    config.write_bytes(b"# \xff")
+    assert fault(daemon.control("POST", "/v1/reload")) == (409, "configuration")
+    config.unlink()
+    assert fault(daemon.control("POST", "/v1/reload")) == (409, "configuration")
+    shown = {it["name"]: (it["value"], it["source"]) for it in ask(daemon, "GET", "/v1/config")}
+    assert shown["POOL_SIZE"] == ("2", "pool_size in the configuration file")
     config.write_text("pool_size = 4\nhost = 'localhost'")
     assert daemon.process is not None
     daemon.process.send_signal(signal.SIGHUP)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_coded.configuration import Source, change, each
+from claude_coded.configuration import Source, change, describe, each
 from claude_coded.errors import ConfigurationError
 from claude_coded.settings import load, specs
 
@@ -22,7 +22,7 @@ def test_each_setting_is_told_with_its_value_and_its_place(tmp_path: Path) -> No
     file = tmp_path / "config.toml"
     file.write_text("queue_size = 9\n[api_keys]\nme = 'secret'\n")
     given = source(file, CLAUDE_CODED_TURN_TIMEOUT_MS="2500", CLAUDE_CODED_ALLOWED_HOSTS="a, b")
-    told = {spec.variable: (value, place) for spec, value, place in given.describe(given.load())}
+    told = {spec.variable: (value, place) for spec, value, place in describe(given.load(), given.places())}
     assert set(told) == {spec.variable for spec in specs()}
     assert told["POOL_SIZE"] == ("4", "--pool-size")
     assert told["CLAUDE_CODED_TURN_TIMEOUT_MS"] == ("2500", "CLAUDE_CODED_TURN_TIMEOUT_MS")

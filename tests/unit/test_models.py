@@ -63,7 +63,13 @@ def test_whose_text_the_prompt_is() -> None:
     assert (AGENT.system_text("theirs"), AGENT.system_text("")) == ("theirs", "")
 
 
-@pytest.mark.parametrize("name", ["gpt-4o", "default", "", "Claude-code", "fable"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("gpt-4o", "default", "", "Claude-code", "fable"),
+        *("claude-a\0b", "claude-a\nb", "claude-\ud800", "claude-" + "x" * 250),
+    ],
+)
 def test_other_names_are_not_found(name: str) -> None:
     with pytest.raises(ModelNotFound) as caught:
         Models().profile(name)

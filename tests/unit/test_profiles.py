@@ -80,6 +80,7 @@ def test_a_changed_file_of_servers_makes_another_model(file: Path) -> None:
         ('base = "robot"', r"base \('robot'\): must be one of agent, chat"),
         ("base = 3", r"base \(3\): must be one of"),
         ('model = ""', "model .*: must be a text"),
+        ('model = "a\\u0000b"', "model .*: must be printable"),
         ('tools = "Read"', "tools .*: must be a list of names"),
         ('tools = ["Read,Bash"]', "tools .*: must be a list of names"),
         ("tools = [1]", "tools .*: must be a list of names"),
@@ -138,7 +139,7 @@ NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True).filter
 TEXTS = st.text(min_size=1).filter(str.strip)
 GOOD: dict[str, st.SearchStrategy[Any]] = {
     "base": st.sampled_from(["agent", "chat"]),
-    "model": TEXTS,
+    "model": TEXTS.filter(str.isprintable),
     "tools": st.lists(st.from_regex(r"[A-Za-z][A-Za-z0-9_]*", fullmatch=True)),
     "system": TEXTS,
     "system_prompt": st.sampled_from(["append", "replace"]),
