@@ -409,7 +409,8 @@ def test_a_bad_configuration_changes_nothing_and_is_reported(make: Start) -> Non
     assert fault(daemon.control("POST", "/v1/reload")) == (409, "configuration")
     config.unlink()
     assert fault(daemon.control("POST", "/v1/reload")) == (409, "configuration")
-    shown = {it["name"]: (it["value"], it["source"]) for it in ask(daemon, "GET", "/v1/config")}
+    settings = daemon.control("GET", "/v1/config").json()
+    shown = {it["name"]: (it["value"], it["source"]) for it in settings}
     assert shown["POOL_SIZE"] == ("2", "pool_size in the configuration file")
     config.write_text("pool_size = 4\nhost = 'localhost'")
     assert daemon.process is not None
