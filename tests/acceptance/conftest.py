@@ -6,11 +6,23 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.client import nothing
 from tests.support.daemon import Daemon, Model
 
 Start = Callable[..., Daemon]
 
 _NAMES = count(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave to the long tier what is streamed and disturbed between its turns: each is tested by itself."""
+    for item in items:
+        given = (
+            item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        )
+        if given.get("client") is True and given.get("between", nothing) not in {nothing, False}:
+            item.add_marker(pytest.mark.soak)
 
 
 @pytest.fixture(scope="session")

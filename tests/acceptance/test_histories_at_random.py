@@ -400,7 +400,7 @@ def walk(start: Start, model: Model, kind: type[Walk], seed: int, steps: int) ->
 def test_random_clients_find_their_histories_at_the_model(
     start: Start, model: Model, kind: type[Walk]
 ) -> None:
-    walk(start, model, kind, seed=1, steps=30)
+    walk(start, model, kind, seed=1, steps=20)
 
 
 @pytest.mark.soak
