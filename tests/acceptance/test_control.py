@@ -355,6 +355,27 @@ def test_a_conversation_that_a_person_has_is_nobody_elses(operated: Daemon, name
     assert recalled == ["one [[say 1]]", "by hand [[say hand]]", "three [[recall]]"]
 
 
+def test_what_a_person_has_got_meanwhile_is_not_forgotten(operated: Daemon, name: str) -> None:
+    operated.ask("one [[say 1]]", name)
+    transport = httpx.HTTPTransport(uds=str(operated.socket))
+    with (
+        ThreadPoolExecutor(1) as threads,
+        httpx.Client(transport=transport, base_url="http://localhost", timeout=30) as http,
+        operated.stream(f"two {WORDS}", name) as stream,
+    ):
+        stream.until("w3 ")
+        waiting = http.build_request("POST", f"/v1/conversations/{name}/attach")
+        attaching = threads.submit(http.send, waiting, stream=True)
+        eventually(lambda: operated.pool()["queued"])
+        assert operated.delete(f"/conversations/{name}?purge=true").code == "conversation_attached"
+        response = attaching.result()
+        told = response.iter_text()
+        assert "event: attached" in next(told)
+        assert state(operated, name) == "attached"
+        response.close()
+    eventually(lambda: state(operated, name) == "cold")
+
+
 def test_who_tells_its_history_goes_on_behind_what_a_person_said(operated: Daemon, name: str) -> None:
     told: list[Json] = [{"role": "user", "content": f"{name} one [[say 1]]"}]
     answer = operated.ask(told)
