@@ -163,7 +163,7 @@ class Terminal:
     async def _record(self) -> None:
         conversation = self._known.key.id
         try:
-            added = read_added(await asyncio.to_thread(_rest, self._transcript, self._size))
+            added = await asyncio.to_thread(_added, self._transcript, self._size)
             if added is not None:
                 await self._terminals.record(self._known, added)
                 log.info("recorded what was said at a terminal", extra={"conversation": conversation})
@@ -174,10 +174,11 @@ class Terminal:
             )
 
 
-def _rest(transcript: Path, size: int) -> bytes:
+def _added(transcript: Path, size: int) -> Added | None:
+    """Return what a transcript has gained; for a thread: it may have become very long."""
     with transcript.open("rb") as file:
         file.seek(size)
-        return file.read()
+        return read_added(file.read())
 
 
 def _environment(environment: Mapping[str, str], *, secrets: bool) -> dict[str, str]:
