@@ -100,7 +100,7 @@ class Terminals:
             command=[str(self._cli.binary), *terminal_arguments(launch, known.session, known.profile.model)],
             directory=str(known.workspace),
             environment=_environment(self._cli.environment, secrets=trusted),
-            user=pwd.getpwuid(uid).pw_name,
+            user=user_name(uid),
             uid=uid,
             session=known.session,
         )
@@ -179,6 +179,14 @@ def _added(transcript: Path, size: int) -> Added | None:
     with transcript.open("rb") as file:
         file.seek(size)
         return read_added(file.read())
+
+
+def user_name(uid: int) -> str:
+    """Return a user's name, or number where it has none, as in a container: sudo takes that as `#1000`."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
 
 
 def _environment(environment: Mapping[str, str], *, secrets: bool) -> dict[str, str]:
