@@ -48,6 +48,9 @@ HANDOVER: Final = 0.25
 STOP_GRACE: Final = 15.0
 """Seconds that workers may take to end, after the turns."""
 
+CLOSING: Final = 5.0
+"""Seconds that clients may take, when all turns have ended, to read the rest of their responses."""
+
 STARTING: Final = "starting"
 SERVING: Final = ""
 STOPPING: Final = "stopping"
@@ -158,7 +161,7 @@ class Daemon:
                 housekeeping.cancel()
                 await graph.pool.close()
                 await graph.service.settle()
-                http.stop()
+                await http.close(CLOSING)
                 await serving
         log.info("stopped")
 
@@ -329,7 +332,7 @@ async def listening(app: App, sock: socket.socket) -> AsyncIterator[str]:
         await listener.started()
         yield listener.address
     finally:
-        listener.stop()
+        await listener.close(CLOSING)
         await serving
 
 

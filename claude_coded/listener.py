@@ -219,6 +219,8 @@ class Listener:
         self._accepting = False
         self._calls: set[asyncio.Task[Any]] = set()
         self._cancelling = False
+        self._serving: asyncio.Task[None] | None = None
+        self._cut = False
 
     @property
     def address(self) -> str:
@@ -231,10 +233,12 @@ class Listener:
         Raises granian's FatalError when the app's lifespan startup fails. A cancellation stops as `stop()`
         does and is raised after the last call; a second one abandons what still runs.
         """
-        serving = asyncio.create_task(self._serve())
+        self._serving = serving = asyncio.create_task(self._serve())
         try:
             await asyncio.shield(serving)
         except asyncio.CancelledError:
+            if self._cut:
+                return
             self.stop()  # a cancelled server would go on accepting
             await serving
             raise
@@ -283,6 +287,16 @@ class Listener:
         """Refuse new connections, within milliseconds, and let running responses finish."""
         self._server.stop()  # type: ignore[no-untyped-call]
 
+    async def close(self, seconds: float) -> None:
+        """Stop, and cut off what still runs after so long: clients may send, or read, nothing any more."""
+        self.stop()
+        if self._serving is None or await _ends(self._serving, seconds):
+            return
+        await self._cancel(set(self._calls))
+        if not await _ends(self._serving, TRAILING_TIME):  # somebody never sends the rest of a head
+            self._cut = True
+            self._serving.cancel()
+
     async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._call_lifespan(scope, receive, send)
@@ -317,3 +331,9 @@ class Listener:
         self._sock.detach()
         self._accepting = True
         self._settled.set()
+
+
+async def _ends(task: asyncio.Task[None], seconds: float) -> bool:
+    """Wait so long for the end of a task; return whether it came."""
+    done, _ = await asyncio.wait({task}, timeout=seconds)
+    return bool(done)

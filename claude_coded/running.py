@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 import orjson
@@ -49,6 +49,9 @@ from claude_coded.turn import (
 from claude_coded.worker import ParkLost, Worker
 
 log = logging.getLogger(__name__)
+
+PATIENCE: Final = 5.0
+"""Seconds that a reader has to take the news that its turn was ended: it may have stopped to read at all."""
 
 
 class Runs:
@@ -190,6 +193,7 @@ class Run:
         self._failure: CodedError | None = None
         self._began = 0.0  # Unix seconds; 0 until it is asked
         self._over = False  # its end was told
+        self._handed = False  # its reader has what there was, and does not ask for more
 
     @property
     def progress(self) -> "Progress":
@@ -199,7 +203,11 @@ class Run:
 
     async def events(self) -> AsyncIterator[list[AnswerEvent]]:
         """Yield the turn's events. Raises CodedError for what goes wrong before the model is asked."""
-        turn, plan, taken = await self._begin()
+        try:
+            turn, plan, taken = await self._begin()
+        except CodedError as error:
+            self._tell_failure(error)
+            raise
         while True:
             events = self._ending(self._stopper.feed(self._activity.show(taken)), turn)
             if events:
@@ -209,11 +217,15 @@ class Run:
                     await self._finish(plan, end)
                 elif isinstance(end, TurnFailed):
                     self._tell_failure(end.error)
+                self._handed = True
                 yield events
+                self._handed = False
                 if self.request.streamed:
                     self._seen += [event.text for event in events if isinstance(event, TextDelta)]
                 if isinstance(end, TurnFinished | TurnFailed):
                     return
+                if self._lease is None and self._failure is not None:
+                    raise self._failure  # it was not waited for any longer
             taken = await turn.take()
 
     def _ending(self, events: list[AnswerEvent], turn: Turn) -> list[AnswerEvent]:
@@ -247,6 +259,12 @@ class Run:
         self._failure = error
         if self._turn is not None:
             self._turn.fail(error)
+        asyncio.get_running_loop().call_later(PATIENCE, self._leave_reader)
+
+    def _leave_reader(self) -> None:
+        """Conclude the turn without its reader: a worker is not to wait for a client that does not read."""
+        if self._handed and self._lease is not None:
+            self.leave()
 
     def leave(self) -> None:
         """Conclude a turn that has no reader any more; one that finished is concluded already."""
@@ -257,6 +275,8 @@ class Run:
             self.done.set()
             return
         lease, self._lease = self._lease, None
+        if self._failure is not None:
+            self._tell_failure(self._failure)
         self._tell_end("turn.abandoned")
         self._runs.conclude(self.request.key, self._give_up(lease))
 

@@ -223,8 +223,7 @@ class TurnService:
 
         Raises NotFound, and Held while an operator has it.
         """
-        if self._pool.is_held(key):
-            raise Held("an operator has this conversation open in a terminal; try again later")
+        self._check_held(key)
         if await self.store.load(key) is None and self._runs.of(key) is None:
             raise _unknown(key)
         await self._let_go(key)
@@ -232,7 +231,12 @@ class TurnService:
             # A process that ends writes to its transcript to the last. Who comes meanwhile gets another one.
             while await self._pool.released(key):
                 await self._let_go(key)
+            self._check_held(key)  # an operator may have waited for the turn's end
             await self._forget(key)
+
+    def _check_held(self, key: ConversationKey) -> None:
+        if self._pool.is_held(key):
+            raise Held("an operator has this conversation open in a terminal; try again later")
 
     async def _let_go(self, key: ConversationKey) -> None:
         self._pool.evict(key)

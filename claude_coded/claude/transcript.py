@@ -2,7 +2,8 @@
 
 A transcript is JSON lines. Those of type `user` and `assistant` have a `uuid` and, by `parentUuid`, what they
 follow: after a rewind a session has several branches, and the last line is on the one that counts. `isMeta`
-marks what the CLI added, `isSidechain` what a subagent said (2.1.331).
+marks what the CLI added, `isSidechain` what a subagent said. A compaction begins with a line that follows
+another by `logicalParentUuid` only, and a summary, marked `isCompactSummary`: nobody's words (2.1.331).
 """
 
 from collections.abc import Iterable, Mapping
@@ -69,7 +70,7 @@ def _branch(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     while last in known:
         entry = known.pop(last)  # so that a loop ends
         branch.append(entry)
-        last = str(entry.get("parentUuid"))
+        last = str(entry.get("parentUuid") or entry.get("logicalParentUuid"))
     return [entry for entry in reversed(branch) if _counts(entry)]
 
 
@@ -79,7 +80,7 @@ def _counts(entry: Mapping[str, Any]) -> bool:
     return (
         str(entry.get("type")) in SAID
         and isinstance(message, dict)
-        and not (entry.get("isMeta") or synthetic)
+        and not (entry.get("isMeta") or entry.get("isCompactSummary") or synthetic)
     )
 
 

@@ -58,7 +58,7 @@ def command_line(attached: Attached, how: Manner) -> str:
     variables = [f"{name}={value}" for name, value in attached.environment.items()]
     if how is Manner.IN_CONTAINER:
         given = [part for variable in variables for part in ("--env", variable)]
-        place = ["--user", attached.user, "--workdir", attached.directory]
+        place = ["--user", attached.user.removeprefix("#"), "--workdir", attached.directory]
         return shlex.join(["docker", "exec", "-it", *place, *given, "CONTAINER", *attached.command])
     words = ["env", "-C", attached.directory, *variables, *attached.command]
     return shlex.join(["sudo", "-u", attached.user, *words])
@@ -77,9 +77,13 @@ def run(attached: Attached, how: Manner, environment: Mapping[str, str]) -> int:
 
 def _as_user(attached: Attached, environment: Mapping[str, str]) -> dict[str, Any]:
     """Return what makes a process of root's another user's: ids, groups, and nothing of root's variables."""
-    entry = pwd.getpwuid(attached.uid)
-    own = {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name, "SHELL": entry.pw_shell}
     kept = {name: environment[name] for name in KEPT if name in environment}
+    try:
+        entry = pwd.getpwuid(attached.uid)
+    except KeyError:  # a number without a name: its group is taken to be the same
+        numbers = {"user": attached.uid, "group": attached.uid, "extra_groups": []}
+        return {**numbers, "env": {**kept, **attached.environment}}
+    own = {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name, "SHELL": entry.pw_shell}
     return {
         "user": attached.uid,
         "group": entry.pw_gid,

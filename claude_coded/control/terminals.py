@@ -94,7 +94,7 @@ class Terminals:
             command=[str(self._cli.binary), *terminal_arguments(launch, known.session, known.profile.model)],
             directory=str(known.workspace),
             environment=_environment(self._cli.environment, secrets=trusted),
-            user=pwd.getpwuid(uid).pw_name,
+            user=user_name(uid),
             uid=uid,
             session=known.session,
         )
@@ -157,7 +157,7 @@ class Terminal:
     async def _record(self) -> None:
         conversation = self._known.key.id
         try:
-            added = read_added(await asyncio.to_thread(_rest, self._transcript, self._size))
+            added = await asyncio.to_thread(_added, self._transcript, self._size)
             if added is not None:
                 await self._terminals.record(self._known, added)
                 log.info("recorded what was said at a terminal", extra={"conversation": conversation})
@@ -168,10 +168,19 @@ class Terminal:
             )
 
 
-def _rest(transcript: Path, size: int) -> bytes:
+def _added(transcript: Path, size: int) -> Added | None:
+    """Return what a transcript has gained; for a thread: it may have become very long."""
     with transcript.open("rb") as file:
         file.seek(size)
-        return file.read()
+        return read_added(file.read())
+
+
+def user_name(uid: int) -> str:
+    """Return a user's name, or number where it has none, as in a container: sudo takes that as `#1000`."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
 
 
 def _environment(environment: Mapping[str, str], *, secrets: bool) -> dict[str, str]:

@@ -9,14 +9,14 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.acceptance.conftest import Start
-from tests.support.daemon import Daemon, Json, Model, eventually
+from tests.support.daemon import Daemon, Json, Model, chat, eventually
 
 WORDS = "[[delay 20]] [[words 400]]"
 
@@ -230,6 +230,45 @@ def test_an_interrupt_ends_the_turn_and_the_worker_stays(operated: Daemon, name:
     assert (interrupted[0], interrupted[-1]) == ("one [[say 1]]", "three [[recall]]")
 
 
+@pytest.mark.soak
+def test_who_does_not_read_keeps_neither_a_worker_nor_the_daemon(make: Start, name: str) -> None:
+    daemon = make(CLAUDE_CODED_SPARE_WORKERS=0).start()
+    with silent(daemon, name):
+        assert ask(daemon, "POST", f"/v1/conversations/{name}/interrupt") == {"interrupted": True}
+        daemon.settled()
+        told = [it for it in told_since(daemon) if it["kind"].startswith("turn.")]
+        assert [it["kind"] for it in told] == ["turn.started", "turn.failed"]
+        assert told[-1]["fields"]["code"] == "turn_interrupted"
+        assert daemon.stop() == 0
+
+
+@contextmanager
+def silent(daemon: Daemon, conversation: str) -> Iterator[None]:
+    """Have a client that asks for much and reads nothing, and wait until its turn stands still."""
+    body = json.dumps({**chat("[[words 100000]]"), "stream": True}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nX-Conversation-ID: {conversation}\r\n"
+    rest = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", daemon.port))
+        client.sendall((head + rest).encode() + body)
+        eventually(lambda: running(daemon, conversation)["turn"], 20)
+        eventually(lambda: standing_still(daemon, conversation), 30)
+        yield
+
+
+def standing_still(daemon: Daemon, conversation: str) -> bool:
+    """Return whether the worker has stopped to write."""
+    before = running(daemon, conversation)["tree"]["cpu_s"]
+    time.sleep(0.5)
+    return bool(running(daemon, conversation)["tree"]["cpu_s"] - before < 0.1)
+
+
+def told_since(daemon: Daemon, since: int = 0) -> list[Json]:
+    text = daemon.control("GET", f"/v1/events?since={since}").text
+    return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+
+
 def test_spares_and_idle_workers_are_evicted_alone_or_together(operated: Daemon, name: str) -> None:
     spare = eventually(lambda: [it for it in workers(operated) if it["state"] == "spare"])[0]
     assert ask(operated, "DELETE", f"/v1/workers/{spare['id']}") == {"evicted": [spare["id"]]}
@@ -316,6 +355,27 @@ def test_a_conversation_that_a_person_has_is_nobody_elses(operated: Daemon, name
     assert said == ["one [[say 1]]", "1", "by hand [[say hand]]", "hand"]
     recalled = operated.ask("three [[recall]]", name).said
     assert recalled == ["one [[say 1]]", "by hand [[say hand]]", "three [[recall]]"]
+
+
+def test_what_a_person_has_got_meanwhile_is_not_forgotten(operated: Daemon, name: str) -> None:
+    operated.ask("one [[say 1]]", name)
+    transport = httpx.HTTPTransport(uds=str(operated.socket))
+    with (
+        ThreadPoolExecutor(1) as threads,
+        httpx.Client(transport=transport, base_url="http://localhost", timeout=30) as http,
+        operated.stream(f"two {WORDS}", name) as stream,
+    ):
+        stream.until("w3 ")
+        waiting = http.build_request("POST", f"/v1/conversations/{name}/attach")
+        attaching = threads.submit(http.send, waiting, stream=True)
+        eventually(lambda: operated.pool()["queued"])
+        assert operated.delete(f"/conversations/{name}?purge=true").code == "conversation_attached"
+        response = attaching.result()
+        told = response.iter_text()
+        assert "event: attached" in next(told)
+        assert state(operated, name) == "attached"
+        response.close()
+    eventually(lambda: state(operated, name) == "cold")
 
 
 def test_who_tells_its_history_goes_on_behind_what_a_person_said(operated: Daemon, name: str) -> None:

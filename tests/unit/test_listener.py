@@ -309,6 +309,33 @@ def test_a_call_that_nothing_can_end_is_cancelled(caplog: pytest.LogCaptureFixtu
     assert not caplog.records
 
 
+@pytest.mark.parametrize("sent", [b"GET / HT", GET, GET.replace(b"GET", b"POST")])
+def test_a_close_cuts_off_who_sends_or_reads_no_more(sent: bytes) -> None:
+    async def test() -> None:
+        called = asyncio.Event()
+
+        @with_lifespan
+        async def endless(scope: Scope, _receive: Receive, send: Send) -> None:
+            called.set()
+            await send(start())
+            while scope["method"] == "GET":
+                await send(body(bytes(1 << 20), more=True))
+            await asyncio.Event().wait()
+
+        listener = Listener(endless, bind_tcp("127.0.0.1", 0))
+        task = asyncio.create_task(listener.serve())
+        await listener.started()
+        _, writer = await connect(listener)
+        writer.write(sent)
+        if sent.endswith(b"\r\n\r\n"):
+            await called.wait()
+        await listener.close(0.1)
+        await task
+        await close(writer)
+
+    run(test())
+
+
 def test_the_port_is_free_again_after_a_stop() -> None:
     async def test() -> None:
         listener = Listener(hello, bind_tcp("127.0.0.1", 0))

@@ -55,6 +55,24 @@ def test_question_tools_and_answer() -> None:
     assert (added.first, added.last, added.answer, added.tools) == ("u1", "u1", "a3", 1)
 
 
+def test_a_compaction_takes_nothing_of_what_was_said_and_adds_nothing() -> None:
+    boundary = {"type": "system", "subtype": "compact_boundary", "uuid": "b1", "parentUuid": None}
+    added = read_added(
+        written(
+            line("u1", "before", "user", "one"),
+            line("a1", "u1", "assistant", block("text", text="1")),
+            {**boundary, "logicalParentUuid": "a1", "isMeta": False},
+            line("u2", "b1", "user", "This session is being continued …", isCompactSummary=True),
+            line("u3", "u2", "user", "<command-name>/compact</command-name>"),
+            line("u4", "u3", "user", "two"),
+            line("a2", "u4", "assistant", block("text", text="2")),
+        )
+    )
+    assert added is not None
+    assert added.said == said("one", "1", "two", "2")
+    assert (added.first, added.last, added.answer) == ("u1", "u4", "a2")
+
+
 def test_several_questions() -> None:
     lines = [
         line(f"{kind[0]}{n}", f"p{n}", kind, f"{kind} {n}")
