@@ -61,7 +61,7 @@ class WorkerView:
     continued: bool = False  # its conversation went on beyond a first turn, or looks like it
     since: float = 0.0
     pending: bool = False  # background work may start a turn that nobody asked for
-    doomed: bool = False  # to be stopped when its turn ends
+    doomed: StopReason | None = None  # why it is to be stopped when its turn ends
 
     @property
     def hot(self) -> bool:
@@ -285,8 +285,9 @@ class Scheduler:
             else:
                 self._pause = 0.0
                 worker.phase = phase
-                if worker.doomed:
-                    yield self._stop(worker, StopReason.EVICTED)
+                # Settings that have changed let a turn that waits for its client's tools end.
+                if worker.doomed and (phase, worker.doomed) != (Phase.PARKED, StopReason.OUTDATED):
+                    yield self._stop(worker, worker.doomed)
         yield from self._pass_on(ticket)
 
     def _ready(self, event: WorkerReady, now: float) -> Iterator[Action]:
@@ -336,8 +337,8 @@ class Scheduler:
         waits = {Phase.IDLE, Phase.SPARE} | ({Phase.PARKED} if parked else set())
         if worker.phase in waits:
             yield self._stop(worker, reason)
-        else:
-            worker.doomed = True
+        elif worker.doomed is not StopReason.EVICTED:
+            worker.doomed = reason
 
     # Decisions -----------------------------------------------------------------------------------------
 

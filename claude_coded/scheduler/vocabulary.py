@@ -179,7 +179,7 @@ class ResumeRequested:
 class Configured:
     """The settings have changed. With `renew` no worker that was started before it serves a further turn.
 
-    A turn that waits for its client's tools is still answered.
+    A turn that waits for its client's tools, then or later, is still answered.
     """
 
     limits: Limits

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from tests.acceptance.conftest import Start
+from tests.support.client import Client, function, used
 from tests.support.daemon import Daemon, Json, Model, chat, eventually
 
 WORDS = "[[delay 20]] [[words 400]]"
@@ -453,6 +454,26 @@ def test_a_reload_changes_what_it_can_and_drops_no_turn(make: Start, name: str) 
     assert "reader" in [model["id"] for model in daemon.get("/v1/models").body["data"]]
     assert daemon.ask("[[say yes]]", name, model="reader").text == "yes"
     assert ask(daemon, "GET", "/v1/log-level") == {"level": "debug"}
+
+
+def test_a_reload_does_not_end_a_turn_that_calls_its_clients_tools_after_it(
+    make: Start, model: Model, name: str
+) -> None:
+    daemon = make(ANTHROPIC_API_KEY="", POOL_SIZE=2, CLAUDE_CODED_SPARE_WORKERS=0)
+    config = daemon.directory / "config.toml"
+    config.write_text("anthropic_api_key = 'sk-ant-one'\n")
+    client = Client(daemon.start(), model, more={"tools": [function("lookup")]})
+    with ThreadPoolExecutor(1) as threads:
+        script = '[[tool Bash {"command": "sleep 1; echo kept"}]] [[say ran]] [[tool lookup {}]] [[say done]]'
+        asking = threads.submit(client.ask, f"{name} {script}", name)
+        eventually(lambda: daemon.runs("sleep 1"))
+        config.write_text("anthropic_api_key = 'sk-ant-two'\n")
+        assert ask(daemon, "POST", "/v1/reload")["changed"] == ["ANTHROPIC_API_KEY"]
+        assert asking.result().finish == "tool_calls"
+    assert state(daemon, name) == "parked"
+    assert client.returns("found").text == "done"
+    assert "-> kept" in used(model.requests(name)[-1])
+    eventually(lambda: state(daemon, name) == "cold")
 
 
 def test_a_bad_configuration_changes_nothing_and_is_reported(make: Start) -> None:

@@ -1097,10 +1097,25 @@ def test_renewal_lets_running_and_parked_turns_end_and_no_worker_serves_another(
         Stop(spare, StopReason.OUTDATED),
     ]
     assert bench.scheduler.spare_launch == CHAT
-    assert bench.send(TurnEnded(busy, keep=True)) == [Stop(one, StopReason.EVICTED)]
-    again, actions = bench.ask("b")
-    assert actions == [Assign(again, two, hot=True)]
-    assert bench.send(TurnEnded(again, keep=True)) == [Stop(two, StopReason.EVICTED)]
+    assert bench.send(TurnEnded(busy, keep=True)) == [Stop(one, StopReason.OUTDATED)]
+    for _ in range(2):
+        bench.send(Configured(Limits(5, 1), CHAT, renew=True))
+        again, actions = bench.ask("b")
+        assert actions == [Assign(again, two, hot=True)]
+        assert bench.send(TurnParked(again)) == []
+    again, _ = bench.ask("b")
+    assert bench.send(TurnEnded(again, keep=True)) == [Stop(two, StopReason.OUTDATED)]
+
+
+def test_a_turn_that_parks_after_a_renewal_is_answered_and_can_be_evicted() -> None:
+    bench = Bench(size=5, spares=0)
+    busy, one = bench.serve("a")
+    bench.send(Configured(Limits(5, 0), CHAT, renew=True))
+    assert bench.send(TurnParked(busy)) == []
+    again, actions = bench.ask("a")
+    assert actions == [Assign(again, one, hot=True)]
+    bench.send(EvictRequested(key("a")))
+    assert bench.send(TurnParked(again)) == [Stop(one, StopReason.EVICTED)]
 
 
 def test_renewal_ends_the_pause_after_failed_starts() -> None:
@@ -1163,6 +1178,7 @@ class Process:
     fit: Hashable = None
     pending: bool = False
     doomed: bool = False
+    outdated: bool = False  # as doomed, but for turns that wait for their client
     used: float = 0.0
 
 
@@ -1320,7 +1336,8 @@ class Pool(RuleBasedStateMachine):
             process.phase = Phase.PARKED if how == "parked" else Phase.IDLE
             process.used = self.now
         self.send(TurnParked(asker.id) if how == "parked" else TurnEnded(asker.id, keep=how == "kept"))
-        if process is not None and (how == "lost" or process.doomed):
+        outdated = process is not None and process.outdated and how != "parked"
+        if process is not None and (how == "lost" or process.doomed or outdated):
             assert process.phase is Phase.STOPPING
 
     @rule(pick=PICKS)
@@ -1389,7 +1406,7 @@ class Pool(RuleBasedStateMachine):
         if renew:
             self.held_until = self.now
             for process in self.processes.values():
-                process.doomed |= process.phase in {Phase.STARTING, Phase.BUSY}
+                process.outdated |= process.phase in {Phase.STARTING, Phase.BUSY, Phase.PARKED}
         limits = replace(self.scheduler.limits, size=size, spares=spares)
         self.send(Configured(limits, AGENT, renew=renew))
         waiting = [p for p in self.processes.values() if p.phase in {Phase.IDLE, Phase.SPARE}]
