@@ -254,6 +254,7 @@ class Daemon:
         Raises ConfigurationError, and nothing has changed then.
         """
         if self._graph is None or self._phase != SERVING:
+            log.warning("no reload while the daemon is starting or stopping")
             raise ConfigurationError("the daemon is starting or stopping")
         self._notifier.reloading()
         try:
