@@ -4,6 +4,7 @@ Each holds a status, OpenAI's type, code and parameter, and what helps a client 
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 
 class CodedError(Exception):
@@ -133,6 +134,9 @@ class Evicted(CodedError):
 
     status, type, code = 409, "invalid_request_error", "conversation_evicted"
     should_retry = False
+
+
+HELD: Final = "an operator has this conversation open in a terminal; try again later"
 
 
 class Held(CodedError):

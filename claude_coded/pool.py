@@ -17,7 +17,7 @@ from claude_coded import scheduler as s
 from claude_coded.claude.launch import Launch
 from claude_coded.claude.permits import Permit, denied
 from claude_coded.claude.protocol import Limits
-from claude_coded.errors import CodedError, Draining, Evicted, Held, QueueFull, WorkerStartFailed
+from claude_coded.errors import HELD, CodedError, Draining, Evicted, Held, QueueFull, WorkerStartFailed
 from claude_coded.events import Events
 from claude_coded.permissions import Desk
 from claude_coded.turn import ConversationKey
@@ -351,7 +351,7 @@ class Pool:
             case s.Refusal.EVICTED:
                 return Evicted("the conversation was released while this request waited")
             case s.Refusal.HELD:
-                return Held("an operator has this conversation open in a terminal; try again later")
+                return Held(HELD)
             case s.Refusal.BACKING_OFF:
                 return WorkerStartFailed(
                     self._failure or "Claude Code did not start", retry_after=retry_after

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from claude_coded import history
-from claude_coded.errors import CodedError, Evicted, Held, Interrupted, NotFound
+from claude_coded.errors import HELD, CodedError, Evicted, Held, Interrupted, NotFound
 from claude_coded.events import Events
 from claude_coded.fetch import Fetcher
 from claude_coded.history import Conversation, Told
@@ -236,7 +236,7 @@ class TurnService:
 
     def _check_held(self, key: ConversationKey) -> None:
         if self._pool.is_held(key):
-            raise Held("an operator has this conversation open in a terminal; try again later")
+            raise Held(HELD)
 
     async def _let_go(self, key: ConversationKey) -> None:
         self._pool.evict(key)

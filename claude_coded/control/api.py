@@ -9,6 +9,8 @@ from typing import Any, Final
 from msgspec import Struct, field
 
 VERSION: Final = "v1"
+DIGITS: Final = 18
+"""Of the longest number that is read: of a worker, of an event."""
 HOST: Final = "localhost"
 """The only Host that the socket answers to: a web page that reached it would name another."""
 
@@ -290,4 +292,5 @@ class LogLevel(Struct, frozen=True, forbid_unknown_fields=True):
 def worker_number(text: str) -> int | None:
     """Return the number of a worker's id, which is written `w7`; None if it is none."""
     digits = text.removeprefix("w")
-    return int(digits) if digits != text and digits.isascii() and digits.isdigit() else None
+    known = digits != text and digits.isascii() and digits.isdigit() and len(digits) <= DIGITS
+    return int(digits) if known else None

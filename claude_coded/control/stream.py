@@ -23,7 +23,9 @@ class EventLog:
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Send the events after `?since=NUMBER` (or Last-Event-ID), by default all that are kept."""
         last = req.get_header("Last-Event-ID") or ""
-        since = req.get_param_as_int("since", min_value=0, default=int(last) if last.isdecimal() else 0)
+        since = req.get_param_as_int(
+            "since", min_value=0, default=int(last) if last.isdecimal() and len(last) <= api.DIGITS else 0
+        )
         resp.content_type = "text/event-stream"
         resp.set_header("Cache-Control", "no-cache")
         follow = bool(req.get_param_as_bool("follow", default=False))

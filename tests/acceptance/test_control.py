@@ -84,6 +84,8 @@ def test_errors_have_a_kind(operated: Daemon) -> None:
     assert fault(operated.control(get, "/v1/conversations/nobody")) == (404, "not_found")
     assert fault(operated.control(get, "/v1/workers/w999")) == (404, "not_found")
     assert fault(operated.control("DELETE", "/v1/workers/7")) == (404, "not_found")
+    assert fault(operated.control(get, f"/v1/workers/w{'9' * 5000}")) == (404, "not_found")
+    assert operated.control(get, "/v1/events", headers={"Last-Event-ID": "9" * 5000}).status_code == 200
     assert fault(operated.control("DELETE", "/v1/conversations")) == (400, "invalid")
     assert fault(operated.control(post, "/v1/requests/1", json={"decision": "perhaps"})) == (400, "invalid")
     assert fault(operated.control(post, "/v1/requests/1", json={"decision": "allow"})) == (404, "not_found")
@@ -261,7 +263,7 @@ def silent(daemon: Daemon, conversation: str) -> Iterator[None]:
 def standing_still(daemon: Daemon, conversation: str) -> bool:
     """Return whether the worker has stopped to write."""
     before = running(daemon, conversation)["tree"]["cpu_s"]
-    time.sleep(0.5)
+    time.sleep(0.5)  # what is measured
     return bool(running(daemon, conversation)["tree"]["cpu_s"] - before < 0.1)
 
 
