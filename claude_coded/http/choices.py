@@ -1,9 +1,10 @@
 """What a client may choose for its turn by headers, within what the operator allows.
 
 - `X-Claude-Permission-Mode`: what Claude may do unasked. The model's mode, else the operator's setting, is
-  the ceiling. From what allows most: `bypassPermissions` (everything), `acceptEdits` (what changes files,
-  too), `ask` (what an operator then allows), `dontAsk` (what is allowed beforehand, no more), `plan` (what
-  changes nothing).
+  the ceiling. From what allows most: `bypassPermissions` (everything), `acceptEdits` (changes of files in the
+  workspace, too), `ask` (what an operator then allows), `dontAsk` (what is allowed beforehand, no more).
+  `plan` changes nothing, but reads what the user can read, outside the workspace too (seen with Claude Code
+  2.1.331): none of those but the first includes it.
 - `X-Claude-Workspace`: where Claude works, a directory below WORKSPACE_DIR, by its path from there.
 - `X-Claude-Effort`: how much the model thinks; it counts before the body's `reasoning_effort`.
 
@@ -12,7 +13,7 @@ setting is another, and for the setting this is checked at the start.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -27,8 +28,14 @@ WORKSPACE_HEADER: Final = "X-Claude-Workspace"
 EFFORT_HEADER: Final = "X-Claude-Effort"
 HEADERS: Final = (MODE_HEADER, WORKSPACE_HEADER, EFFORT_HEADER)
 
-PERMISSIVENESS: Final = ("plan", "dontAsk", "ask", "acceptEdits", "bypassPermissions")
-"""Permission modes, each allowing more than those before it."""
+WITHIN: Final[Mapping[str, frozenset[str]]] = {
+    "bypassPermissions": frozenset(PERMISSION_MODES),
+    "acceptEdits": frozenset({"acceptEdits", "ask", "dontAsk"}),
+    "ask": frozenset({"ask", "dontAsk"}),
+    "dontAsk": frozenset({"dontAsk"}),
+    "plan": frozenset({"plan"}),
+}
+"""By permission mode, those that allow nothing beyond it."""
 
 
 def choose(
@@ -51,9 +58,10 @@ def choose(
 
 def _mode(mode: str, ceiling: str) -> str:
     _one_of(PERMISSION_MODES, mode, MODE_HEADER)
-    if PERMISSIVENESS.index(mode) > PERMISSIVENESS.index(ceiling):
+    if mode not in WITHIN[ceiling]:
         raise Forbidden(
-            f"{MODE_HEADER}: {mode} allows more than {ceiling}, which the operator has set", param=MODE_HEADER
+            f"{MODE_HEADER}: {mode} allows what {ceiling}, which the operator has set, does not",
+            param=MODE_HEADER,
         )
     return mode
 

@@ -1,5 +1,6 @@
 """What a request may choose of how Claude works, and fields that shape what a conversation is."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +35,19 @@ def test_a_stricter_mode_holds_for_its_request(client: Client, name: str) -> Non
     assert client.ask(f"{name} as set {touch}").ok
     assert made.exists()
     assert client.conversation == conversation
+
+
+def test_what_keeps_to_the_workspace_does_not_read_outside_of_it(
+    pool: Daemon, name: str, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("secret")
+    read = f'[[tool Read {{"file_path": "{outside}"}}]] [[result]]'
+    read += f' [[tool Bash {{"command": "cat {outside}"}}]] [[result]]'
+    for mode in ("acceptEdits", "dontAsk"):
+        answer = pool.ask(f"{name} {mode} {read}", headers={MODE: mode})
+        assert answer.text.count("error: ") == 2, answer.text
+        assert "secret" not in answer.text
 
 
 def test_a_request_to_plan_takes_no_tools(client: Client, name: str) -> None:

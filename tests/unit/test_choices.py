@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from claude_coded.errors import CodedError, Forbidden, InvalidRequest
-from claude_coded.http.choices import PERMISSIVENESS, choose
+from claude_coded.http.choices import WITHIN, choose
 from claude_coded.models import AGENT
 from claude_coded.profiles import EFFORTS
 from claude_coded.settings import PERMISSION_MODES, ClaudeSettings
@@ -58,15 +58,19 @@ def test_an_effort_that_nobody_knows_is_refused(effort: str) -> None:
     refused(InvalidRequest, EFFORT, effort)
 
 
-def test_every_mode_has_its_rank() -> None:
-    assert set(PERMISSION_MODES) <= set(PERMISSIVENESS)
-    assert len(set(PERMISSIVENESS)) == len(PERMISSIVENESS)
+def test_every_mode_is_a_ceiling_that_includes_itself() -> None:
+    assert set(WITHIN) == set(PERMISSION_MODES)
+    assert all(mode in within for mode, within in WITHIN.items())
+
+
+def test_what_is_within_a_mode_allows_no_more_by_way_of_another() -> None:
+    assert all(WITHIN[inner] <= within for within in WITHIN.values() for inner in within)
 
 
 @pytest.mark.parametrize("ceiling", PERMISSION_MODES)
 @pytest.mark.parametrize("mode", PERMISSION_MODES)
 def test_a_mode_allows_what_the_setting_does_or_less(ceiling: str, mode: str) -> None:
-    if PERMISSIVENESS.index(mode) <= PERMISSIVENESS.index(ceiling):
+    if mode in WITHIN[ceiling]:
         assert chosen({MODE: mode}, mode=ceiling).permission_mode == mode
     else:
         refused(Forbidden, MODE, mode, mode=ceiling)
@@ -76,6 +80,11 @@ def test_the_order_of_modes() -> None:
     refused(Forbidden, MODE, "bypassPermissions", mode="acceptEdits")
     refused(Forbidden, MODE, "acceptEdits", mode="dontAsk")
     refused(Forbidden, MODE, "dontAsk", mode="plan")
+
+
+@pytest.mark.parametrize("ceiling", ["acceptEdits", "ask", "dontAsk"])
+def test_a_plan_reads_more_than_modes_that_keep_to_the_workspace(ceiling: str) -> None:
+    refused(Forbidden, MODE, "plan", mode=ceiling)
 
 
 def test_a_models_own_mode_is_its_ceiling() -> None:
