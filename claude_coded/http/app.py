@@ -48,7 +48,7 @@ class Api:
         self._gate = Gate(Access.of(service.settings, keys))
         server = service.settings.server
         # Falcon's annotations are narrower than ASGI's: it takes any mapping for a message.
-        app = cast("App", _routed(service, about, self._gate))
+        app = cast("App", create_app(service, about, self._gate))
         self._guard = ConnectionGuard(app, max_body=server.max_body_bytes, body_timeout=server.body_timeout)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,7 +62,8 @@ class Api:
         self._guard.configure(max_body=server.max_body_bytes, body_timeout=server.body_timeout)
 
 
-def _routed(service: TurnService, about: About, gate: "Gate") -> falcon.asgi.App[Any, Any]:
+def create_app(service: TurnService, about: About, gate: "Gate") -> falcon.asgi.App[Any, Any]:
+    """Return the Falcon app, with its routes."""
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(request_type=Request, middleware=[RequestIds(), gate])
     app.resp_options.media_handlers[falcon.MEDIA_JSON] = media.JSONHandler(dumps=encode)
     app.add_route("/v1/chat/completions", ChatCompletions(service, Replays(time.monotonic)))

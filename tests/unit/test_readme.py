@@ -1,11 +1,22 @@
 """What the README says of settings and fields is what the code has."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
+from unittest.mock import Mock
 
+import falcon.asgi
+import falcon.inspect
+import pytest
+
+from claude_coded import errors
 from claude_coded.codectl.commands import main
+from claude_coded.control.app import create_control_app
+from claude_coded.http.app import Access, Gate, create_app
+from claude_coded.http.choices import HEADERS
 from claude_coded.openai.fields import FIELDS, Treatment
-from claude_coded.settings import specs
+from claude_coded.settings import Settings, specs
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
@@ -39,3 +50,43 @@ def test_every_command_is_told_with_its_options() -> None:
         own = {option for param in command.params for option in param.opts if option.startswith("--")}
         for option in own - {"--json", "--socket"}:
             assert option in told[name], (name, option)
+
+
+def tcp() -> falcon.asgi.App[Any, Any]:
+    return create_app(Mock(), Mock(), Gate(Access.of(Settings(), {})))
+
+
+def unix() -> falcon.asgi.App[Any, Any]:
+    app: falcon.asgi.App[Any, Any] = cast("Any", create_control_app(Mock()))._app
+    return app
+
+
+@pytest.mark.parametrize(("title", "app"), [("HTTP", tcp()), ("The control socket", unix())])
+def test_every_endpoint_is_told(title: str, app: falcon.asgi.App[Any, Any]) -> None:
+    routes = {
+        f"{method.method} {route.path.replace('{name}', '{id}')}"
+        for route in falcon.inspect.inspect_routes(app)
+        for method in route.methods
+        if not method.internal
+    }
+    rows = re.findall(r"^\| (`(?:GET|POST|PUT|DELETE) .*?) \|", section(title), re.MULTILINE)
+    assert {told for row in rows for told in re.findall(r"`([A-Z]+ /[^`?]*)", row)} == routes
+
+
+def known(kind: type[errors.CodedError] = errors.CodedError) -> Iterator[type[errors.CodedError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from known(child)
+
+
+def test_every_error_is_told() -> None:
+    rows = re.findall(r"^\| (\d[\d, ]*) \| (.*?) \|", section("HTTP"), re.MULTILINE)
+    told = {(int(status), code) for status, codes in rows for code in re.findall(r"`(\w+)`", codes)}
+    raised = {
+        (kind.status, kind.code) for kind in known() if kind.__module__ == errors.__name__ and kind.code
+    }
+    assert told == raised
+
+
+def test_every_header_of_a_choice_is_told() -> None:
+    assert all(f"| `{header}` |" in section("HTTP") for header in HEADERS)
