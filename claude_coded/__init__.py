@@ -6,6 +6,7 @@ sees what the client said, once, in order, nearly always in a process that is al
 Layers; a row sees only the rows below it (checked by import-linter):
 
     command_line | codectl                  `claude-coded` | `claude-codectl`, which needs `control.api` alone
+    supervisor                              `serve --reload`: a daemon after the other, for development
     daemon | check                          the object graph, its start, stop and reload | what keeps it from
                                             working, in words
     plan                                    settings held against the machine, before anything is touched
@@ -21,7 +22,7 @@ Layers; a row sees only the rows below it (checked by import-linter):
     ask | process | guard                   what a turn writes, and its events | a child and its pipes |
                                             clients that are slow, too long, or gone
     cgroups, proc                           where a worker's processes are, what they use, and their end
-    activity | stopping | claude | openai | history | models | scheduler | migrations
+    activity | restarting | stopping | claude | openai | history | models | scheduler | migrations
                                             pure: no I/O, no clock, no randomness
     turn                                    the vocabulary between the two sides
     listener | logs | systemd | events      our own sockets in Granian | logging | messages to systemd |

@@ -18,6 +18,7 @@ from claude_coded.daemon import Daemon
 from claude_coded.errors import ConfigurationError
 from claude_coded.plan import Plan, handed_over
 from claude_coded.settings import Spec, specs
+from claude_coded.supervisor import supervise, this_program
 from claude_coded.systemd import inherited_sockets
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def hide_secrets(given: Mapping[str, str]) -> None:
             os.environ[secrets[flag]] = value if equals else next(arguments)
         else:
             kept.append(argument)
-    os.execv(sys.executable, [sys.executable, "-m", "claude_coded", *kept])  # noqa: S606 - ourselves
+    os.execv(sys.executable, [*this_program(), *kept])  # noqa: S606 - ourselves
 
 
 class DefaultGroup(click.Group):
@@ -75,8 +76,9 @@ def main() -> None:
     "--config", type=click.Path(path_type=Path), help="TOML file of settings. [CLAUDE_CODED_CONFIG]"
 )
 @click.option("--offline", is_flag=True, help="Use a built-in scripted model: no key, no network.")
+@click.option("--reload", is_flag=True, help="Restart when the code changes: for development.")
 @setting_flags
-def serve(config: Path | None, offline: bool, **flags: str | None) -> None:
+def serve(config: Path | None, offline: bool, reload: bool, **flags: str | None) -> None:
     """Run the daemon (what `claude-coded` alone does)."""
     given = {key: value for key, value in flags.items() if value is not None}
     hide_secrets(given)
@@ -84,11 +86,7 @@ def serve(config: Path | None, offline: bool, **flags: str | None) -> None:
     try:
         settings = source.load()
         logs.configure(settings.logs.level, settings.logs.format)
-        logs.keep_crashes(os.environ)
-        handed = handed_over(inherited_sockets(os.environ, os.getpid()))
-        plan = Plan.make(settings, os.environ, offline=offline, handed=handed)
-        asyncio.run(_main(plan, source))
-        status = 0
+        status = supervise(source, offline=offline) if reload else _serve(source, offline=offline)
     except (ConfigurationError, OSError) as error:
         click.echo(f"claude-coded: {error}", err=True)
         status = 1
@@ -111,6 +109,14 @@ def check_command(config: Path | None, as_json: bool, **flags: str | None) -> No
     findings = check.examine(given, os.environ, config)
     click.echo(check.as_json(findings) if as_json else check.as_text(findings))
     sys.exit(check.failed(findings))
+
+
+def _serve(source: Source, *, offline: bool) -> int:
+    logs.keep_crashes(os.environ)
+    handed = handed_over(inherited_sockets(os.environ, os.getpid()))
+    plan = Plan.make(source.load(), os.environ, offline=offline, handed=handed)
+    asyncio.run(_main(plan, source))
+    return 0
 
 
 async def _main(plan: Plan, source: Source) -> None:

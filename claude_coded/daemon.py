@@ -234,8 +234,7 @@ class Daemon:
 
     @property
     def _socket(self) -> str:
-        handed = self._plan.handed.control
-        return str(handed.getsockname() if handed is not None else self._plan.control)
+        return self._plan.handed.path or str(self._plan.control)
 
     # Reload --------------------------------------------------------------------------------------------
 
@@ -245,8 +244,12 @@ class Daemon:
         task.add_done_callback(lambda done: done.exception())
 
     async def _reload_logged(self) -> None:
-        with contextlib.suppress(ConfigurationError):  # logged already
+        try:
             await self.reload()
+        except ConfigurationError:
+            pass  # logged already
+        except Exception:
+            log.exception("the reload has failed")
 
     async def reload(self) -> Change:
         """Go on with the settings as they are written now; no turn is dropped.

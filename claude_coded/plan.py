@@ -25,10 +25,21 @@ SYSTEM_RUNTIME: Final = Path("/run/claude-coded")
 
 @dataclass(frozen=True, slots=True)
 class Handed:
-    """The sockets that systemd has opened: for HTTP, for the control interface."""
+    """The sockets that systemd has opened: for HTTP, for the control interface.
+
+    Where they are is noted: who serves on a socket takes it away, and a reload asks again.
+    """
 
     tcp: socket.socket | None = None
     control: socket.socket | None = None
+    host: str = ""
+    path: str = ""
+
+    @classmethod
+    def of(cls, tcp: socket.socket | None, control: socket.socket | None = None) -> "Handed":
+        """Return sockets that are still ours."""
+        host = tcp.getsockname()[0] if tcp is not None else ""
+        return cls(tcp, control, host, str(control.getsockname()) if control is not None else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +67,9 @@ class Plan:
         if offline:
             settings, environment = for_offline(settings, environment)
         keys = read_keys(settings.access, environment)
-        tcp = handed.tcp
-        host = tcp.getsockname()[0] if tcp is not None else settings.server.host
+        host = handed.host or settings.server.host
         if not keys and not settings.access.allow_no_keys and not is_loopback(host):
-            named = "the address of systemd's socket," if tcp is not None else "HOST"
+            named = "the address of systemd's socket," if handed.host else "HOST"
             raise ConfigurationError(
                 f"{named} {host} is not loopback and no API keys are set: whoever reaches it "
                 "gets a shell here. Set CLAUDE_CODED_API_KEYS, or CLAUDE_CODED_ALLOW_NO_KEYS=1"
@@ -84,7 +94,7 @@ def is_loopback(host: str) -> bool:
 
 def handed_over(inherited: Sequence[Inherited]) -> Handed:
     """Return what of the sockets is for what. Raises ConfigurationError if there are two for the same."""
-    return Handed(
+    return Handed.of(
         _only([item.socket for item in inherited if not item.is_unix], "TCP"),
         _only([item.socket for item in inherited if item.is_unix], "Unix"),
     )
