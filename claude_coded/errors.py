@@ -66,6 +66,12 @@ class ContextLengthExceeded(InvalidRequest):
     code = "context_length_exceeded"
 
 
+class PreviousResponseNotFound(InvalidRequest):
+    """`previous_response_id` names no response that can be gone on after."""
+
+    code = "previous_response_not_found"
+
+
 class InvalidApiKey(InvalidRequest):
     """A missing or wrong `Authorization: Bearer` key."""
 

@@ -93,5 +93,18 @@ MIGRATIONS: Final = (
         PRIMARY KEY (conversation, rule)
     ) STRICT, WITHOUT ROWID;
     """,
+    # Responses of the Responses API, to be had again and to go on after.
+    """
+    CREATE TABLE responses (
+        id TEXT PRIMARY KEY,
+        conversation INTEGER NOT NULL REFERENCES conversations ON DELETE CASCADE,
+        turn INTEGER,
+        system TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        body BLOB NOT NULL,
+        input BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX responses_of ON responses (conversation);
+    """,
 )
 """Each is run once, in order; `PRAGMA user_version` says how many have been."""

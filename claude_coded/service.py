@@ -92,7 +92,7 @@ class TurnService:
         found = [turn for turn in found if self._may_go_on(request, turn.workspace)]
         ready = [turn for turn in found if turn.is_head and not self._is_running(turn.key)]
         if ready:
-            return Located(replace(request, key=self._best(ready, request.hint).key), told)
+            return Located(replace(request, key=self._best(ready, request).key), told)
         return await self._branch(request, told, found) if found else Located(request, told)
 
     def _may_go_on(self, request: TurnRequest, workspace: Path) -> bool:
@@ -110,7 +110,7 @@ class TurnService:
 
     async def _branch(self, request: TurnRequest, told: Told, found: Sequence[Found]) -> Located:
         """Branch in a hot session that can drop what the client has dropped, else in a new conversation."""
-        best = self._best(found, request.hint)
+        best = self._best(found, request)
         known, path = await self.store.load(best.key), await self.store.path(best.key)
         if known is None:
             return Located(request, told)
@@ -123,11 +123,16 @@ class TurnService:
         """Return whether a turn runs or is about to; one that was given up is over in a moment."""
         return self._pool.holds(key) and not self._runs.is_concluding(key)
 
-    def _best(self, found: Sequence[Found], hint: str) -> Found:
-        """Return which of equal histories to go on with: hot and idle first, then the hinted, the latest."""
+    def _best(self, found: Sequence[Found], request: TurnRequest) -> Found:
+        """Return which of equal histories to go on with.
+
+        The one that the client goes on after, then what is hot and idle, the hinted, the latest.
+        """
+        hint = request.hint
         return max(
             found,
             key=lambda turn: (
+                turn.key == request.after,
                 self._waits(turn.key),
                 hint != "" and turn.hint == hint,
                 turn.last_used_at,

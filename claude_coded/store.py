@@ -80,6 +80,23 @@ class Found:
     workspace: Path
 
 
+@dataclass(frozen=True, slots=True)
+class KeptResponse:
+    """A response of the Responses API: `body` and `input` (a list of items) are JSON.
+
+    `turn` is the number of the turn that it ended with, None if that was not recorded. `system` is the system
+    text that a response after it has besides its own instructions.
+    """
+
+    id: str
+    key: ConversationKey
+    turn: int | None
+    system: str
+    body: bytes
+    input: bytes
+    created_at: float
+
+
 class Store:
     """The daemon's database, called from the event loop. All methods raise NotRecorded when it fails."""
 
@@ -125,10 +142,12 @@ class Store:
 
     async def _write(
         self, key: ConversationKey, function: Callable[..., Conversation | None], *args: object
-    ) -> None:
+    ) -> Conversation | None:
         self._writes += 1
         self._known.pop(key, None)
-        self._note(key, await self._run(function, key, *args))
+        known = await self._run(function, key, *args)
+        self._note(key, known)
+        return known
 
     async def named(self, name: str) -> list[Conversation]:
         """Return the conversations of a name, of all tenants."""
@@ -160,13 +179,15 @@ class Store:
 
     async def finish(
         self, key: ConversationKey, records: Sequence[Record], now: float, left: Sequence[Span] = ()
-    ) -> None:
+    ) -> int | None:
         """Record the unfinished turn as finished; the conversation then stands at it.
 
         Records that come before the turn's own are of what was seeded before it; each follows the other.
-        `left` is what may have to be taken back from the session yet.
+        `left` is what may have to be taken back from the session yet. Returns the turn's number, None if the
+        conversation was forgotten meanwhile.
         """
-        await self._write(key, self._finish, records, now, left)
+        known = await self._write(key, self._finish, records, now, left)
+        return known.head.turn if known is not None and known.head is not None else None
 
     async def add(self, key: ConversationKey, record: Record, now: float) -> None:
         """Record a turn that came from elsewhere; what an unfinished one left is then part of the session."""
@@ -217,6 +238,26 @@ class Store:
         known = await self.load(key)
         await self._write(key, self._purge)
         return known
+
+    # Responses -----------------------------------------------------------------------------------------
+
+    async def keep_response(self, kept: KeptResponse) -> None:
+        """Keep a response with its conversation; not where that is forgotten by now."""
+        await self._run(self._keep_response, kept)
+
+    async def response(self, tenant: str, id_: str) -> KeptResponse | None:
+        """Return a response of a tenant's; None where there is none."""
+        return await self._run(self._response, tenant, id_)
+
+    async def forget_response(self, tenant: str, id_: str) -> bool:
+        """Forget a response, not what was said; False where there is none."""
+        return await self._run(self._forget_response, tenant, id_)
+
+    async def said_until(self, turn: int) -> tuple[Message, ...]:
+        """Return what was said up to the end of a turn."""
+        return await self._run(self._said_until, turn)
+
+    # What operators allow, and facts -------------------------------------------------------------------
 
     async def rules(self, key: ConversationKey) -> frozenset[str]:
         """Return what is always allowed in a conversation."""
@@ -473,6 +514,52 @@ class Store:
     def _purge(self, key: ConversationKey) -> None:
         with self._transaction(durable=True) as database:
             database.execute("DELETE FROM conversations WHERE tenant = ? AND name = ?", (key.tenant, key.id))
+
+    def _keep_response(self, kept: KeptResponse) -> None:
+        with self._transaction(durable=True) as database:
+            database.execute(
+                """INSERT OR REPLACE INTO responses
+                SELECT ?, id, ?, ?, ?, ?, ? FROM conversations WHERE tenant = ? AND name = ?""",
+                (
+                    kept.id,
+                    kept.turn,
+                    kept.system,
+                    kept.created_at,
+                    kept.body,
+                    kept.input,
+                    kept.key.tenant,
+                    kept.key.id,
+                ),
+            )
+
+    def _response(self, tenant: str, id_: str) -> KeptResponse | None:
+        row = self._db.execute(
+            """SELECT c.name, r.turn, r.system, r.body, r.input, r.created_at
+            FROM responses r JOIN conversations c ON c.id = r.conversation WHERE r.id = ? AND c.tenant = ?""",
+            (id_, tenant),
+        ).fetchone()
+        return KeptResponse(id_, ConversationKey(tenant, row[0]), *row[1:]) if row else None
+
+    def _forget_response(self, tenant: str, id_: str) -> bool:
+        with self._transaction(durable=True) as database:
+            done = database.execute(
+                """DELETE FROM responses WHERE id = ?
+                AND conversation IN (SELECT id FROM conversations WHERE tenant = ?)""",
+                (id_, tenant),
+            )
+            return done.rowcount > 0
+
+    def _said_until(self, turn: int) -> tuple[Message, ...]:
+        rows = self._db.execute(
+            """WITH RECURSIVE branch (id, parent, depth) AS (
+                SELECT id, parent, 0 FROM turns WHERE id = ?
+                UNION ALL
+                SELECT t.id, t.parent, depth + 1 FROM branch JOIN turns t ON t.id = branch.parent
+            )
+            SELECT t.messages FROM branch JOIN turns t USING (id) ORDER BY depth DESC""",
+            (turn,),
+        )
+        return tuple(message for (text,) in rows for message in _load_messages(text))
 
     def _rules(self, key: ConversationKey) -> frozenset[str]:
         rows = self._db.execute("SELECT rule FROM rules WHERE conversation = ?", (self._id(key),))

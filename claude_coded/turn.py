@@ -175,7 +175,8 @@ class TurnRequest:
     `system` is None when the client sent no system text, which leaves an earlier one standing.
     `messages` end with the user's. `streamed` says whether the client sees the answer as it comes, or not
     before it is whole. `named`: the client chose the conversation; else its key is to be found, and `hint`
-    breaks ties between equal histories. `ephemeral`: what it begins is forgotten with its process.
+    breaks ties between equal histories; so does `after`, the conversation of the turn that it goes on after,
+    and before that. `ephemeral`: what it begins is forgotten with its process.
     """
 
     key: ConversationKey
@@ -185,6 +186,7 @@ class TurnRequest:
     streamed: bool = False
     named: bool = True
     hint: str = ""
+    after: ConversationKey | None = None
     ephemeral: bool = False
     tools: Tools = Tools()
     options: Options = Options()
@@ -264,10 +266,11 @@ class ToolActivity:
 
 @dataclass(frozen=True, slots=True)
 class TurnFinished:
-    """The turn ended well; always the last event."""
+    """The turn ended well; always the last event. `turn` is its number in the store, once it is there."""
 
     reason: FinishReason = FinishReason.STOP
     usage: Usage = field(default_factory=Usage)
+    turn: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

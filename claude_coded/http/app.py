@@ -27,8 +27,9 @@ from claude_coded.http.resources import (
     Health,
     Model,
     Models,
-    Request,
 )
+from claude_coded.http.responses import Responses
+from claude_coded.http.turns import Request
 from claude_coded.listener import App, Receive, Scope, Send
 from claude_coded.openai.wire import encode
 from claude_coded.service import TurnService
@@ -66,7 +67,13 @@ def create_app(service: TurnService, about: About, gate: "Gate") -> falcon.asgi.
     """Return the Falcon app, with its routes."""
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(request_type=Request, middleware=[RequestIds(), gate])
     app.resp_options.media_handlers[falcon.MEDIA_JSON] = media.JSONHandler(dumps=encode)
-    app.add_route("/v1/chat/completions", ChatCompletions(service, Replays(time.monotonic)))
+    replays = Replays(time.monotonic)
+    responses = Responses(service, replays)
+    app.add_route("/v1/chat/completions", ChatCompletions(service, replays))
+    app.add_route("/v1/responses", responses)
+    app.add_route("/v1/responses/{name}", responses, suffix="one")
+    app.add_route("/v1/responses/{name}/cancel", responses, suffix="cancel")
+    app.add_route("/v1/responses/{name}/input_items", responses, suffix="input_items")
     app.add_route("/v1/models", Models(service, about))
     app.add_route("/v1/models/{name}", Model(service, about))
     app.add_route("/health", Health(service, about))

@@ -18,7 +18,6 @@ from typing import Final
 
 from claude_coded.errors import IdempotencyKeyReused, InvalidRequest
 from claude_coded.http.batches import Batches
-from claude_coded.openai.answers import Envelope
 from claude_coded.turn import AnswerEvent, ReasoningDelta, TextDelta, ToolCallDelta, TurnFailed, TurnFinished
 
 KEY_HEADER: Final = "Idempotency-Key"
@@ -55,10 +54,14 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A turn that has its conversation, and its events as one reader takes them."""
+    """A turn that has its conversation, and its events as one reader takes them.
+
+    `serial` makes the ids of its answer, `created` is in Unix seconds.
+    """
 
     conversation: str
-    envelope: Envelope
+    serial: str
+    created: int
     batches: "Batches | Follower"
 
 

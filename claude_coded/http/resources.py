@@ -5,41 +5,30 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any
 from uuid import uuid4
 
 import falcon
 import falcon.asgi
 
-from claude_coded.errors import UnsupportedMediaType
 from claude_coded.http.batches import Batches
-from claude_coded.http.choices import HEADERS as CHOICES
 from claude_coded.http.choices import choose
 from claude_coded.http.idempotency import KEY_HEADER, Begun, Claim, Follower, Replays
+from claude_coded.http.turns import (
+    CONVERSATION_HEADER,
+    Request,
+    deciding,
+    hint,
+    json_body,
+    name_ignored,
+    named,
+    send,
+)
 from claude_coded.openai.answers import ChunkEncoder, Completion, Envelope
 from claude_coded.openai.chat import ChatRequest, parse_chat
-from claude_coded.openai.wire import KEEP_ALIVE, check_conversation_id, model_object, usage_object
+from claude_coded.openai.wire import check_conversation_id, model_object, usage_object
 from claude_coded.service import Listed, TurnService
-from claude_coded.turn import AnswerEvent, ConversationKey, TurnFailed, TurnFinished, TurnRequest
-
-CONVERSATION_HEADER: Final = "X-Conversation-ID"
-IGNORED_HEADER: Final = "X-Claude-Coded-Ignored"
-DECIDING: Final = (CONVERSATION_HEADER, *CHOICES)
-"""The headers that make another request of the same body."""
-
-
-class Context(falcon.Context):
-    """What the middleware finds out about a request."""
-
-    request_id: str = ""
-    tenant: str = ""
-
-
-class Request(falcon.asgi.Request):
-    """A request with a typed context."""
-
-    context_type = Context
-    context: Context
+from claude_coded.turn import ConversationKey, TurnRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +50,8 @@ class ChatCompletions:
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Run a turn."""
-        if (header := req.get_header(CONVERSATION_HEADER)) is not None:
-            resp.set_header(CONVERSATION_HEADER, check_conversation_id(header, CONVERSATION_HEADER))
-        body = await _json_body(req)
+        header = named(req, resp)
+        body = await json_body(req)
         chat = parse_chat(body)
         name = _conversation(header, chat)
         if name is not None:
@@ -76,88 +64,33 @@ class ChatCompletions:
             system=chat.system,
             streamed=chat.stream,
             named=name is not None,
-            hint=_hint(req) or chat.hint,
+            hint=hint(req) or chat.hint,
             ephemeral=not chat.store,
             tools=chat.tools,
             options=choose(chat.options, req.get_header, self._service.settings.claude, profile),
         )
-        claim = Claim.of(req.context.tenant, req.get_header(KEY_HEADER), *_deciding(req), body)
-        begun = await self._replays.begin(claim, partial(self._begin, request, chat))
+        claim = Claim.of(req.context.tenant, req.get_header(KEY_HEADER), *deciding(req), body)
+        begun = await self._replays.begin(claim, partial(self._begin, request))
         resp.set_header(CONVERSATION_HEADER, begun.conversation)
-        if chat.ignored:
-            resp.set_header(IGNORED_HEADER, ", ".join(sorted(map(_header_safe, chat.ignored))))
+        name_ignored(resp, chat.ignored)
+        envelope = Envelope(f"chatcmpl-{begun.serial}", begun.created, chat.model, functions=chat.functions)
         if chat.stream:
-            await self._stream(resp, begun, include_usage=chat.include_usage)
+            encoder = ChunkEncoder(envelope, include_usage=chat.include_usage)
+            await send(resp, begun.batches, encoder, self._service.settings.server)
         else:
-            await self._complete(resp, begun)
+            resp.media = await _completed(begun.batches, Completion(envelope))
 
-    async def _begin(self, request: TurnRequest, chat: ChatRequest) -> Begun:
+    async def _begin(self, request: TurnRequest) -> Begun:
         located = await self._service.locate(request)
         made = int(self._service.now())
-        envelope = Envelope(f"chatcmpl-{uuid4().hex}", made, chat.model, functions=chat.functions)
-        return Begun(located.request.key.id, envelope, Batches(self._service.run(located)))
-
-    async def _complete(self, resp: falcon.asgi.Response, begun: Begun) -> None:
-        completion = Completion(begun.envelope)
-        async with contextlib.aclosing(begun.batches) as batches:
-            while (made := completion.add(await batches.next(math.inf) or ())) is None:
-                pass
-        resp.media = made
-
-    async def _stream(self, resp: falcon.asgi.Response, begun: Begun, *, include_usage: bool) -> None:
-        batches = begun.batches
-        try:
-            first = await batches.next(self._service.settings.server.header_hold)
-            if first and isinstance(first[0], TurnFailed):
-                raise first[0].error
-        except BaseException:
-            await batches.aclose()
-            raise
-        encoder = ChunkEncoder(begun.envelope, include_usage=include_usage)
-        resp.content_type = "text/event-stream"
-        resp.set_header("Cache-Control", "no-cache")
-        resp.set_header("X-Accel-Buffering", "no")
-        resp.stream = EventStream(batches, first, encoder, self._service.settings.server.keep_alive)
+        return Begun(located.request.key.id, uuid4().hex, made, Batches(self._service.run(located)))
 
 
-class EventStream:
-    """The bytes of a streamed answer: Falcon iterates over it, and closes it whatever happens."""
-
-    def __init__(
-        self,
-        batches: Batches | Follower,
-        first: list[AnswerEvent] | None,
-        encoder: ChunkEncoder,
-        keep_alive: float,
-    ) -> None:
-        self._batches = batches
-        self._keep_alive = keep_alive
-        self._encoder = encoder
-        self._first: list[AnswerEvent] | None = first
-        self._begun = False
-        self._ended = False
-
-    def __aiter__(self) -> "EventStream":
-        return self
-
-    async def __anext__(self) -> bytes:
-        if not self._begun:
-            self._begun = True
-            return self._encoder.start() + (self._encode(self._first) if self._first else KEEP_ALIVE)
-        if self._ended:
-            # The turn's iterator is run to its end: it concludes the turn.
-            await self.close()
-            raise StopAsyncIteration
-        events = await self._batches.next(self._keep_alive)
-        return KEEP_ALIVE if events is None else self._encode(events)
-
-    def _encode(self, events: list[AnswerEvent]) -> bytes:
-        self._ended = isinstance(events[-1], TurnFinished | TurnFailed)
-        return self._encoder.encode(events)
-
-    async def close(self) -> None:
-        """End the turn, if it has not ended."""
-        await self._batches.aclose()
+async def _completed(batches: Batches | Follower, completion: Completion) -> dict[str, Any]:
+    async with contextlib.aclosing(batches):
+        while (made := completion.add(await batches.next(math.inf) or ())) is None:
+            pass
+    return made
 
 
 class Models:
@@ -245,12 +178,6 @@ class ConversationItem:
         resp.media = {"id": name, "object": "conversation.deleted", "deleted": True}
 
 
-async def _json_body(req: Request) -> bytes:
-    if "json" not in (req.content_type or "").lower():
-        raise UnsupportedMediaType("the Content-Type must be application/json")
-    return bytes(await req.stream.read())
-
-
 def _conversation(header: str | None, chat: ChatRequest) -> str | None:
     """Return the conversation's id: the header's or the model suffix's; None where it is to be found."""
     if header is None and chat.conversation is not None:
@@ -258,22 +185,8 @@ def _conversation(header: str | None, chat: ChatRequest) -> str | None:
     return header
 
 
-def _hint(req: Request) -> str:
-    """Return what a client calls its session: no key, since it may ask other things beside under the same."""
-    return req.get_header("X-Session-ID") or req.get_header("X-Session-Affinity") or ""
-
-
-def _deciding(req: Request) -> list[str | None]:
-    """Return what decides about a request's turn beside its body."""
-    return [req.path, *(req.get_header(name) for name in DECIDING)]
-
-
 def _key(req: Request, name: str) -> ConversationKey:
     return ConversationKey(req.context.tenant, check_conversation_id(name, "id"))
-
-
-def _header_safe(name: str) -> str:
-    return "".join(c for c in name if c.isascii() and (c.isalnum() or c in "_-."))[:64]
 
 
 def _conversation_object(listed: Listed) -> dict[str, Any]:

@@ -50,14 +50,14 @@ class ContentPart(Struct, frozen=True):
 def content_part(part: ContentPart, role: str, place: str) -> Text | Image | RemoteImage | Document:
     """Return a part of a message of this role. Raises InvalidRequest and UnsupportedParameter."""
     if part.type in _TEXT_PARTS:
-        return Text(_given(part.text, f"{place}.text"))
+        return Text(given(part.text, f"{place}.text"))
     if part.type == "refusal" and role == "assistant":
-        return Text(_given(part.refusal, f"{place}.refusal"))
+        return Text(given(part.refusal, f"{place}.refusal"))
     if role in {"user", "tool"}:
         if part.type == "image_url":
-            return _image(part, place)
+            return image(part.image_url.url if part.image_url is not None else "", f"{place}.image_url.url")
         if part.type == "file":
-            return _document(part, f"{place}.file")
+            return document(part.file or File(), f"{place}.file")
     if part.type == "input_audio":
         raise UnsupportedParameter("audio is not supported: the model reads text", param=f"{place}.type")
     raise UnsupportedParameter(
@@ -65,16 +65,18 @@ def content_part(part: ContentPart, role: str, place: str) -> Text | Image | Rem
     )
 
 
-def _given(text: str | None, param: str) -> str:
+def given(text: str | None, param: str) -> str:
+    """Return a text that has to be there. Raises InvalidRequest."""
     if text is None:
         raise InvalidRequest("this part has no text", param=param)
     return text
 
 
-def _image(part: ContentPart, place: str) -> Image | RemoteImage:
-    """Return an image of a data URL (RFC 2397), in a format that the model takes, or one to be fetched."""
-    param = f"{place}.image_url.url"
-    url = part.image_url.url if part.image_url is not None else ""
+def image(url: str, param: str) -> Image | RemoteImage:
+    """Return an image of a data URL (RFC 2397), in a format that the model takes, or one to be fetched.
+
+    Raises InvalidRequest.
+    """
     if url[:5].lower() != "data:":
         return RemoteImage(_web_url(url, param))
     media_type, data = _data_url(url, param)
@@ -97,9 +99,11 @@ def _web_url(url: str, param: str) -> str:
     return url
 
 
-def _document(part: ContentPart, place: str) -> Document:
-    """Return a PDF file: of a data URL, or of base64 under a name that ends so."""
-    file = part.file or File()
+def document(file: File, place: str) -> Document:
+    """Return a PDF file: of a data URL, or of base64 under a name that ends so.
+
+    Raises InvalidRequest and UnsupportedParameter.
+    """
     if file.file_id is not None:
         raise UnsupportedParameter(
             "there are no uploaded files here: send file_data", param=f"{place}.file_id"

@@ -1,4 +1,4 @@
-"""What becomes of each field of a chat request: one table.
+"""What becomes of each field of a request: a table, here that of chat requests.
 
 A field that cannot be honoured is refused where ignoring it would change what the answer means; else it is
 ignored, and named in the response header `X-Claude-Coded-Ignored`. Null is the same as absent.
@@ -47,75 +47,78 @@ class Prediction(Struct, frozen=True):
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 
 
-def _honoured() -> Rule:
+def honoured() -> Rule:
+    """Return the rule of a field that is honoured."""
     return Rule(Treatment.HONOURED)
 
 
-def _ignored(kind: Any = Any, items: Any = Any) -> Rule:  # noqa: ANN401 - types are values here
+def ignored(kind: Any = Any, items: Any = Any) -> Rule:  # noqa: ANN401 - types are values here
+    """Return the rule of a field that is ignored, and whose values have to be of a kind."""
     return Rule(Treatment.IGNORED, kind, items)
 
 
-def _refused(kind: Any, *harmless: object) -> Rule:  # noqa: ANN401 - types are values here
+def refused(kind: Any, *harmless: object) -> Rule:  # noqa: ANN401 - types are values here
+    """Return the rule of a field that is refused, unless its value is harmless."""
     return Rule(Treatment.REFUSED, kind, harmless=lambda value: value in harmless)
 
 
 FIELDS: Final[Mapping[str, Rule]] = {
-    "model": _honoured(),
-    "messages": _honoured(),
-    "stream": _honoured(),
-    "stream_options": _honoured(),
-    "store": _honoured(),
-    "tools": _honoured(),
-    "tool_choice": _honoured(),
-    "parallel_tool_calls": _honoured(),
-    "functions": _honoured(),
-    "function_call": _honoured(),
-    "response_format": _honoured(),
-    "stop": _honoured(),
-    "max_tokens": _honoured(),
-    "max_completion_tokens": _honoured(),
-    "reasoning_effort": _honoured(),
-    "n": _refused(Annotated[int, Meta(ge=1, le=128)], 1),
-    "logprobs": _refused(bool, False),
-    "top_logprobs": _refused(Annotated[int, Meta(ge=0, le=20)], 0),
-    "audio": _refused(dict),
-    "modalities": _refused(list[Literal["text", "audio"]], [], ["text"]),
-    "moderation": _refused(dict),
-    "temperature": _ignored(Annotated[float, Meta(ge=0, le=2)]),
-    "top_p": _ignored(Annotated[float, Meta(ge=0, le=1)]),
-    "presence_penalty": _ignored(Penalty),
-    "frequency_penalty": _ignored(Penalty),
-    "seed": _ignored(Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]),
-    "logit_bias": _ignored(dict, Annotated[float, Meta(ge=-100, le=100)]),
-    "user": _ignored(str),
-    "metadata": _ignored(dict, str),
-    "service_tier": _ignored(Literal["auto", "default", "flex", "scale", "priority", "fast"]),
-    "safety_identifier": _ignored(Annotated[str, Meta(max_length=64)]),
-    "prompt_cache_key": _ignored(str),
-    "prompt_cache_options": _ignored(dict),
-    "prompt_cache_retention": _ignored(Literal["in_memory", "in-memory", "24h"]),
-    "prediction": _ignored(Prediction),
-    "verbosity": _ignored(Literal["low", "medium", "high"]),
-    "web_search_options": _ignored(dict),
+    "model": honoured(),
+    "messages": honoured(),
+    "stream": honoured(),
+    "stream_options": honoured(),
+    "store": honoured(),
+    "tools": honoured(),
+    "tool_choice": honoured(),
+    "parallel_tool_calls": honoured(),
+    "functions": honoured(),
+    "function_call": honoured(),
+    "response_format": honoured(),
+    "stop": honoured(),
+    "max_tokens": honoured(),
+    "max_completion_tokens": honoured(),
+    "reasoning_effort": honoured(),
+    "n": refused(Annotated[int, Meta(ge=1, le=128)], 1),
+    "logprobs": refused(bool, False),
+    "top_logprobs": refused(Annotated[int, Meta(ge=0, le=20)], 0),
+    "audio": refused(dict),
+    "modalities": refused(list[Literal["text", "audio"]], [], ["text"]),
+    "moderation": refused(dict),
+    "temperature": ignored(Annotated[float, Meta(ge=0, le=2)]),
+    "top_p": ignored(Annotated[float, Meta(ge=0, le=1)]),
+    "presence_penalty": ignored(Penalty),
+    "frequency_penalty": ignored(Penalty),
+    "seed": ignored(Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]),
+    "logit_bias": ignored(dict, Annotated[float, Meta(ge=-100, le=100)]),
+    "user": ignored(str),
+    "metadata": ignored(dict, str),
+    "service_tier": ignored(Literal["auto", "default", "flex", "scale", "priority", "fast"]),
+    "safety_identifier": ignored(Annotated[str, Meta(max_length=64)]),
+    "prompt_cache_key": ignored(str),
+    "prompt_cache_options": ignored(dict),
+    "prompt_cache_retention": ignored(Literal["in_memory", "in-memory", "24h"]),
+    "prediction": ignored(Prediction),
+    "verbosity": ignored(Literal["low", "medium", "high"]),
+    "web_search_options": ignored(dict),
 }
 
 
-def review(body: Mapping[str, Any]) -> list[str]:
+def review(body: Mapping[str, Any], table: Mapping[str, Rule] = FIELDS) -> list[str]:
     """Return the names of the fields that are ignored, those that nobody knows included.
 
     Raises InvalidRequest for a value that cannot be and UnsupportedParameter for what is refused.
     """
-    ignored = []
+    let_be = []
     for name, value in body.items():
-        rule = FIELDS.get(name, Rule(Treatment.IGNORED))
+        rule = table.get(name, Rule(Treatment.IGNORED))
         if value is None or rule.treatment is Treatment.HONOURED:
             continue
         _check(name, value, rule)
         if rule.treatment is Treatment.IGNORED:
-            ignored.append(name)
+            let_be.append(name)
         elif not rule.harmless(value):
             raise UnsupportedParameter(f"{name} is not supported with this value", param=name)
-    return ignored
+    return let_be
 
 
 def _check(name: str, value: Any, rule: Rule) -> None:  # noqa: ANN401 - any JSON

@@ -118,7 +118,7 @@ def _add_outcome(messages: list[Message], outcome: ToolOutcome) -> None:
 
 def _question(message: ChatMessage, place: str) -> tuple[Part, ...]:
     """Return a user message's parts."""
-    parts = tuple(part for part in _content(message, place) if not _is_blank(part))
+    parts = tuple(part for part in _content(message, place) if not is_blank(part))
     if not parts:
         raise InvalidRequest("a user message must not be empty", param=f"{place}.content")
     return parts
@@ -130,11 +130,11 @@ def _answer(message: ChatMessage, index: int) -> tuple[Part, ...]:
     if message.audio is not None:
         raise UnsupportedParameter("audio is not supported", param=f"{place}.audio")
     said: list[Part] = [*_content(message, place), Text(message.refusal or "")]
-    parts = [part for part in said if not _is_blank(part)]
+    parts = [part for part in said if not is_blank(part)]
     if (function := message.function_call) is not None:
         if message.tool_calls:
             raise InvalidRequest("tool_calls stand here already", param=f"{place}.function_call")
-        parts.append(_call(FUNCTION_CALL_ID.format(index), function, f"{place}.function_call"))
+        parts.append(tool_call(FUNCTION_CALL_ID.format(index), function, f"{place}.function_call"))
     ids: set[str] = set()
     for number, call in enumerate(message.tool_calls or ()):
         at = f"{place}.tool_calls[{number}]"
@@ -145,7 +145,8 @@ def _answer(message: ChatMessage, index: int) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _is_blank(part: Part) -> bool:
+def is_blank(part: Part) -> bool:
+    """Return whether a part says nothing."""
     return isinstance(part, Text) and (not part.text or part.text.isspace())
 
 
@@ -154,10 +155,11 @@ def _tool_call(call: Call, place: str) -> ToolCall:
         raise UnsupportedParameter(f"calls of type {call.type!r} are not supported", param=f"{place}.type")
     if call.function is None:
         raise InvalidRequest("a call has a function", param=f"{place}.function")
-    return _call(call.id, call.function, f"{place}.function")
+    return tool_call(call.id, call.function, f"{place}.function")
 
 
-def _call(id_: str, function: FunctionCall, place: str) -> ToolCall:
+def tool_call(id_: str, function: FunctionCall, place: str) -> ToolCall:
+    """Return a call of a function. Raises InvalidRequest."""
     if not function.name:
         raise InvalidRequest("a function has a name", param=f"{place}.name")
     try:

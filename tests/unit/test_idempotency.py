@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from claude_coded.errors import IdempotencyKeyReused, InvalidRequest, QueueFull, UpstreamError
 from claude_coded.http.batches import Batches
 from claude_coded.http.idempotency import Begun, Claim, Replays
-from claude_coded.openai.answers import Envelope
 from claude_coded.turn import AnswerEvent, TextDelta, TurnFailed, TurnFinished
 
 T = TypeVar("T")
@@ -81,8 +80,7 @@ class Desk:
         await self.gate.wait()
         if self.failure is not None:
             raise self.failure
-        envelope = Envelope(f"chatcmpl-{source.number}", source.number, "claude-code")
-        return Begun(f"conv-{source.number}", envelope, Batches(source.events()))
+        return Begun(f"conv-{source.number}", f"{source.number}", source.number, Batches(source.events()))
 
     async def ask(self, claim: Claim | None) -> Begun:
         return await self.replays.begin(claim, self.begin)
@@ -143,13 +141,17 @@ def test_without_a_key_every_request_is_a_turn_with_its_own_batches() -> None:
     run(test())
 
 
-def test_a_finished_turn_is_replayed_batch_by_batch_with_its_envelope() -> None:
+def test_a_finished_turn_is_replayed_batch_by_batch_with_its_ids() -> None:
     async def test() -> None:
         desk = Desk()
         first = await desk.answered(claim(), said("a"), said("b"))
         assert desk.sources[0].closed
         again = await desk.ask(claim())
-        assert (again.envelope, again.conversation) == (first.envelope, first.conversation)
+        assert (again.serial, again.created, again.conversation) == (
+            first.serial,
+            first.created,
+            first.conversation,
+        )
         assert await read(again) == [said("a"), said("b"), END]
         assert len(desk.sources) == 1
 
@@ -163,7 +165,7 @@ def test_a_running_turn_is_followed_from_its_first_batch_on() -> None:
         desk.sources[0].give(said("a"))
         assert await first.batches.next(math.inf) == said("a")
         second = await desk.ask(claim())
-        assert second.envelope == first.envelope
+        assert second.serial == first.serial
         assert await second.batches.next(math.inf) == said("a")
         assert await second.batches.next(0) is None
         waiting = [asyncio.ensure_future(read(begun)) for begun in (first, second)]
@@ -404,7 +406,7 @@ class Walk:
 
     async def join(self, key: str) -> None:
         begun = await self.desk.ask(claim(key))
-        self.readers.append(Reader(begun, self.desk.sources[begun.envelope.created]))
+        self.readers.append(Reader(begun, self.desk.sources[begun.created]))
 
     def write(self, action: str, number: int) -> None:
         batch = {"end": END, "fail": FAILED}.get(action) or said(str(number))

@@ -1,0 +1,252 @@
+"""`/v1/responses`: turns by OpenAI's Responses API, and what became of them."""
+
+import contextlib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+from uuid import uuid4
+
+import falcon
+import falcon.asgi
+import msgspec
+
+from claude_coded.errors import Interrupted, InvalidRequest, NotFound, PreviousResponseNotFound
+from claude_coded.http.batches import Batches
+from claude_coded.http.choices import choose
+from claude_coded.http.idempotency import KEY_HEADER, Begun, Claim, Follower, Replays
+from claude_coded.http.turns import (
+    CONVERSATION_HEADER,
+    Request,
+    deciding,
+    hint,
+    json_body,
+    name_ignored,
+    named,
+    send,
+)
+from claude_coded.openai.responses.items import OUTPUTS, Item, listed
+from claude_coded.openai.responses.output import Answer, EventEncoder, Head, response_id
+from claude_coded.openai.responses.request import ResponseRequest, parse_response
+from claude_coded.openai.wire import check_conversation_id, convert, encode
+from claude_coded.service import TurnService
+from claude_coded.store import KeptResponse
+from claude_coded.turn import ConversationKey, Message, TurnRequest
+
+ITEM_ID: Final = re.compile(r"[a-z]{1,8}_([0-9a-f]{32})_i?\d+")
+"""An item's id names the response that it is of."""
+
+PAGE: Final = 20
+MAX_PAGE: Final = 100
+
+
+@dataclass(slots=True)
+class Live:
+    """A response that is being made. `answer` is None before its first event."""
+
+    tenant: str
+    batches: Batches
+    answer: Answer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A request with what was said before it, and where. `system` is what a response after it has, too."""
+
+    past: tuple[Message, ...]
+    system: str
+    after: ConversationKey | None = None
+
+
+class Responses:
+    """`POST /v1/responses`, and `GET` and `DELETE /v1/responses/{id}` with what lies below."""
+
+    def __init__(self, service: TurnService, replays: Replays) -> None:
+        self._service = service
+        self._replays = replays
+        self._live: dict[str, Live] = {}
+
+    async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
+        """Run a turn."""
+        header = named(req, resp)
+        body = await json_body(req)
+        asked = parse_response(body)
+        name = header
+        if header is None and asked.conversation is not None:
+            place = "conversation" if asked.fields.get("conversation") is not None else "model"
+            name = check_conversation_id(asked.conversation, place)
+            resp.set_header(CONVERSATION_HEADER, name)
+        request, system = await self._turn(req, asked, name)
+        claim = Claim.of(req.context.tenant, req.get_header(KEY_HEADER), *deciding(req), body)
+        begun = await self._replays.begin(claim, partial(self._begin, request))
+        resp.set_header(CONVERSATION_HEADER, begun.conversation)
+        name_ignored(resp, asked.ignored)
+        answer = Answer(Head(begun.serial, begun.created, begun.conversation, asked), self._service.now)
+        if (live := self._live.get(answer.head.id)) is not None:
+            live.answer = answer
+        key = ConversationKey(req.context.tenant, begun.conversation)
+        conclude = partial(self._conclude, key, answer, system)
+        try:
+            if asked.stream:
+                server = self._service.settings.server
+                await send(resp, begun.batches, EventEncoder(answer), server, conclude)
+            else:
+                resp.media = await _completed(begun.batches, answer)
+                await conclude()
+        except BaseException:
+            self._live.pop(answer.head.id, None)
+            raise
+
+    async def on_get_one(self, req: Request, resp: falcon.asgi.Response, name: str) -> None:
+        """Show a response, also while it is made."""
+        if req.get_param_as_bool("stream"):
+            raise InvalidRequest("a response is streamed while it is made, not later", param="stream")
+        live = self._live_of(req, name)
+        if live is not None and live.answer is not None:
+            resp.media = live.answer.snapshot()
+            return
+        resp.data = (await self._kept(req, name)).body
+        resp.content_type = falcon.MEDIA_JSON
+
+    async def on_delete_one(self, req: Request, resp: falcon.asgi.Response, name: str) -> None:
+        """Forget a response; the conversation keeps what was said."""
+        if not await self._service.store.forget_response(req.context.tenant, name):
+            raise _unknown(name)
+        resp.media = {"id": name, "object": "response", "deleted": True}
+
+    async def on_post_cancel(self, req: Request, resp: falcon.asgi.Response, name: str) -> None:
+        """Stop the turn that a response is made by; one that has ended stays as it is."""
+        live = self._live_of(req, name)
+        if live is None or live.answer is None:
+            resp.data = (await self._kept(req, name)).body
+            resp.content_type = falcon.MEDIA_JSON
+            return
+        live.answer.cancel()
+        live.batches.fail(Interrupted("the response was cancelled"))
+        await live.batches.aclose()
+        resp.media = live.answer.snapshot()
+
+    async def on_get_input_items(self, req: Request, resp: falcon.asgi.Response, name: str) -> None:
+        """List the items of a response's input: `limit`, `order` (desc or asc) and `after`."""
+        items: list[dict[str, Any]] = msgspec.json.decode((await self._kept(req, name)).input)
+        if req.get_param("order", default="desc") != "asc":
+            items.reverse()
+        limit = req.get_param_as_int("limit", min_value=1, max_value=MAX_PAGE, default=PAGE)
+        start = 0
+        if (after := req.get_param("after")) is not None:
+            start = next((n for n, item in enumerate(items, 1) if item["id"] == after), len(items))
+        page = items[start : start + limit]
+        resp.media = {
+            "object": "list",
+            "data": page,
+            "first_id": page[0]["id"] if page else None,
+            "last_id": page[-1]["id"] if page else None,
+            "has_more": start + limit < len(items),
+        }
+
+    # Turns ---------------------------------------------------------------------------------------------
+
+    async def _turn(self, req: Request, asked: ResponseRequest, name: str | None) -> tuple[TurnRequest, str]:
+        """Return the turn that is asked for, and the system text that goes on to what follows it."""
+        tenant = req.context.tenant
+        placed = await self._placed(tenant, asked, name)
+        texts, messages = asked.messages(await self._items(tenant, asked), placed.past)
+        carried = "\n\n".join(text for text in (placed.system, *texts) if text)
+        system = "\n\n".join(text for text in (asked.instructions, carried) if text)
+        said_any = bool(texts) or asked.instructions is not None or asked.previous is not None
+        profile = self._service.models.profile(asked.model)
+        request = TurnRequest(
+            key=ConversationKey(tenant, name or f"conv-{uuid4().hex}"),
+            profile=profile,
+            messages=messages,
+            system=system if said_any else None,
+            streamed=asked.stream,
+            named=name is not None,
+            hint=hint(req) or asked.hint,
+            after=placed.after,
+            ephemeral=not asked.store,
+            tools=asked.toolbox.tools,
+            options=choose(asked.options, req.get_header, self._service.settings.claude, profile),
+        )
+        return request, carried
+
+    async def _placed(self, tenant: str, asked: ResponseRequest, name: str | None) -> Placed:
+        """Return what was said before: up to a response, or in a conversation whose calls are answered."""
+        if asked.previous is not None:
+            kept = await self._service.store.response(tenant, asked.previous)
+            if kept is None or kept.turn is None:
+                raise PreviousResponseNotFound(
+                    f"there is no response {asked.previous!r:.80} to go on after",
+                    param="previous_response_id",
+                )
+            return Placed(await self._service.store.said_until(kept.turn), kept.system, kept.key)
+        if name is not None and asked.items and asked.items[0].kind in OUTPUTS:
+            return Placed(await self._service.store.messages(ConversationKey(tenant, name)), "")
+        return Placed((), "")
+
+    async def _items(self, tenant: str, asked: ResponseRequest) -> list[Item]:
+        """Return the items, with those that others stand for in their places; unknown ones stay."""
+        items = list(asked.items)
+        for index, id_ in asked.references:
+            if (found := ITEM_ID.fullmatch(id_)) is None:
+                continue
+            kept = await self._service.store.response(tenant, response_id(found[1]))
+            for item in _items_of(kept) if kept is not None else ():
+                if item.get("id") == id_:
+                    items[index] = convert(item, Item)
+        return items
+
+    async def _begin(self, request: TurnRequest) -> Begun:
+        located = await self._service.locate(request)
+        begun = Begun(
+            located.request.key.id,
+            uuid4().hex,
+            int(self._service.now()),
+            batches := Batches(self._service.run(located)),
+        )
+        self._live[response_id(begun.serial)] = Live(request.key.tenant, batches)
+        return begun
+
+    async def _conclude(self, key: ConversationKey, answer: Answer, system: str) -> None:
+        """Keep a response that has ended, if it is to be kept."""
+        head = answer.head
+        if head.request.store:
+            items = listed(head.request.fields["input"], head.serial)
+            await self._service.store.keep_response(
+                KeptResponse(
+                    head.id, key, answer.turn, system, encode(answer.body), encode(items), head.created
+                )
+            )
+        self._live.pop(head.id, None)
+
+    # What is known -------------------------------------------------------------------------------------
+
+    def _live_of(self, req: Request, name: str) -> Live | None:
+        live = self._live.get(name)
+        return live if live is not None and live.tenant == req.context.tenant else None
+
+    async def _kept(self, req: Request, name: str) -> KeptResponse:
+        kept = await self._service.store.response(req.context.tenant, name)
+        if kept is None:
+            raise _unknown(name)
+        return kept
+
+
+async def _completed(batches: Batches | Follower, answer: Answer) -> dict[str, Any]:
+    """Return the response of a turn. Raises a failed turn's error, unless it was cancelled."""
+    async with contextlib.aclosing(batches):
+        while answer.turn is None and not answer.over:
+            answer.fold(await batches.next(math.inf) or ())
+    return answer.body
+
+
+def _items_of(kept: KeptResponse) -> list[dict[str, Any]]:
+    body: Mapping[str, Any] = msgspec.json.decode(kept.body)
+    items: list[dict[str, Any]] = msgspec.json.decode(kept.input)
+    return [*body["output"], *items]
+
+
+def _unknown(name: str) -> NotFound:
+    return NotFound(f"there is no response {name!r:.80}", param="response_id")

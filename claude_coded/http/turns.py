@@ -1,0 +1,148 @@
+"""What requests for a turn share: what they say besides their body, and how their answers are sent."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final, Protocol
+
+import falcon
+import falcon.asgi
+
+from claude_coded.errors import UnsupportedMediaType
+from claude_coded.http.batches import Batches
+from claude_coded.http.choices import HEADERS as CHOICES
+from claude_coded.http.idempotency import Follower
+from claude_coded.openai.wire import KEEP_ALIVE, check_conversation_id
+from claude_coded.settings import ServerSettings
+from claude_coded.turn import AnswerEvent, TurnFailed, TurnFinished
+
+CONVERSATION_HEADER: Final = "X-Conversation-ID"
+IGNORED_HEADER: Final = "X-Claude-Coded-Ignored"
+DECIDING: Final = (CONVERSATION_HEADER, *CHOICES)
+"""The headers that make another request of the same body."""
+
+
+class Context(falcon.Context):
+    """What the middleware finds out about a request."""
+
+    request_id: str = ""
+    tenant: str = ""
+
+
+class Request(falcon.asgi.Request):
+    """A request with a typed context."""
+
+    context_type = Context
+    context: Context
+
+
+class Encoder(Protocol):
+    """What makes bytes of a turn's events."""
+
+    def start(self) -> bytes:
+        """Return what comes first."""
+
+    def encode(self, events: Iterable[AnswerEvent]) -> bytes:
+        """Return what tells of some events."""
+
+
+async def json_body(req: Request) -> bytes:
+    """Return the body. Raises UnsupportedMediaType."""
+    if "json" not in (req.content_type or "").lower():
+        raise UnsupportedMediaType("the Content-Type must be application/json")
+    return bytes(await req.stream.read())
+
+
+def named(req: Request, resp: falcon.asgi.Response) -> str | None:
+    """Return the conversation that the header names, which the answer has too, whatever becomes of it."""
+    if (header := req.get_header(CONVERSATION_HEADER)) is not None:
+        resp.set_header(CONVERSATION_HEADER, check_conversation_id(header, CONVERSATION_HEADER))
+    return header
+
+
+def hint(req: Request) -> str:
+    """Return what a client calls its session: no key, since it may ask other things beside under the same."""
+    return req.get_header("X-Session-ID") or req.get_header("X-Session-Affinity") or ""
+
+
+def deciding(req: Request) -> list[str | None]:
+    """Return what decides about a request's turn beside its body."""
+    return [req.path, *(req.get_header(name) for name in DECIDING)]
+
+
+def name_ignored(resp: falcon.asgi.Response, names: Iterable[str]) -> None:
+    """Say what of a request is ignored."""
+    if safe := sorted(map(_header_safe, names)):
+        resp.set_header(IGNORED_HEADER, ", ".join(safe))
+
+
+def _header_safe(name: str) -> str:
+    return "".join(c for c in name if c.isascii() and (c.isalnum() or c in "_-.[]"))[:64]
+
+
+async def send(
+    resp: falcon.asgi.Response,
+    batches: Batches | Follower,
+    encoder: Encoder,
+    server: ServerSettings,
+    conclude: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """Answer with a stream; `conclude` is awaited before its last bytes go out.
+
+    Raises what fails before the first event, within the time that the status line waits for that.
+    """
+    try:
+        first = await batches.next(server.header_hold)
+        if first and isinstance(first[0], TurnFailed):
+            raise first[0].error
+    except BaseException:
+        await batches.aclose()
+        raise
+    resp.content_type = "text/event-stream"
+    resp.set_header("Cache-Control", "no-cache")
+    resp.set_header("X-Accel-Buffering", "no")
+    resp.stream = EventStream(batches, first, encoder, server.keep_alive, conclude)
+
+
+class EventStream:
+    """The bytes of a streamed answer: Falcon iterates over it, and closes it whatever happens."""
+
+    def __init__(
+        self,
+        batches: Batches | Follower,
+        first: list[AnswerEvent] | None,
+        encoder: Encoder,
+        keep_alive: float,
+        conclude: Callable[[], Awaitable[None]] | None,
+    ) -> None:
+        self._batches = batches
+        self._keep_alive = keep_alive
+        self._encoder = encoder
+        self._first: list[AnswerEvent] | None = first
+        self._conclude = conclude
+        self._begun = False
+        self._ended = False
+
+    def __aiter__(self) -> "EventStream":
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._begun:
+            self._begun = True
+            start = self._encoder.start()
+            return start + (await self._encode(self._first) if self._first else KEEP_ALIVE)
+        if self._ended:
+            # The turn's iterator is run to its end: it concludes the turn.
+            await self.close()
+            raise StopAsyncIteration
+        events = await self._batches.next(self._keep_alive)
+        return KEEP_ALIVE if events is None else await self._encode(events)
+
+    async def _encode(self, events: list[AnswerEvent]) -> bytes:
+        self._ended = isinstance(events[-1], TurnFinished | TurnFailed)
+        data = self._encoder.encode(events)
+        if self._ended and self._conclude is not None:
+            await self._conclude()
+        return data
+
+    async def close(self) -> None:
+        """End the turn, if it has not ended."""
+        await self._batches.aclose()
