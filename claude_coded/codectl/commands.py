@@ -38,8 +38,9 @@ READY_STEP: Final = 0.1
 """Seconds between two looks at whether the daemon is ready."""
 
 PLACES: Final = Section(
-    "Socket",
-    "That of --socket, else of CLAUDE_CODED_SOCKET, else the first of these that a daemon listens on:\n\n"
+    "Files",
+    "The control socket: that of --socket, else of CLAUDE_CODED_SOCKET, else the first of these that a "
+    "daemon listens on:\n\n"
     "\b\n"
     "  $XDG_RUNTIME_DIR/claude-coded/control.sock\n"
     "  /run/claude-coded/control.sock\n"
@@ -54,6 +55,11 @@ EXAMPLES: Final = Section(
         ("Restart without cutting an answer", "claude-codectl drain && systemctl restart claude-coded"),
     ),
 )
+ENVIRONMENT: Final = Section(
+    "Environment",
+    entries=(("CLAUDE_CODED_SOCKET", "The control socket, unless --socket names one."),),
+    manual=True,
+)
 SEE_ALSO: Final = Section("See also", "claude-coded(8)", manual=True)
 
 LEVELS: Final = ("debug", "info", "warning", "error")
@@ -63,7 +69,7 @@ SHELLS: Final = ("bash", "zsh", "fish")
 @click.group(
     cls=Program,
     context_settings={"help_option_names": ["-h", "--help"]},
-    sections=(PLACES, statuses({}), EXAMPLES, SEE_ALSO),
+    sections=(PLACES, statuses({}), EXAMPLES, ENVIRONMENT, SEE_ALSO),
 )
 @click.version_option(__version__, prog_name=PROGRAM)
 def main() -> None:
