@@ -124,7 +124,7 @@ def history(trial: Trial) -> Seen:
 
 def _judge_history(body: Json, first: str, answer: str, question: str) -> Seen:
     """Judge what the model got of a question, an answer and a question."""
-    got = dialogue(body)
+    got = [(role, text) for role, text in dialogue(body) if role != "system"]  # the CLI's own
     what = ", ".join(role for role, _ in got)
     asked = [at for at, (_, text) in enumerate(got) if first in text]
     answered = [at for at, (role, text) in enumerate(got) if role == "assistant" and answer in text]
@@ -195,21 +195,23 @@ def tool(trial: Trial) -> Seen:
 
 def schema(trial: Trial) -> Seen:
     """Ask for an object by a schema."""
-    name = f"city_{trial.mark}"
-    shape = {"type": "object", "properties": {name: {"type": "string"}}, "required": [name]}
-    form = {"name": "place", "schema": {**shape, "additionalProperties": False}, "strict": True}
-    call = "[[tool StructuredOutput " + orjson.dumps({name: "Oslo"}).decode() + "]]"
+    note = f"shape-{trial.mark}"
+    shape = {
+        "type": "object",
+        "description": note,
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+    wished = {"type": "json_schema", "json_schema": {"name": "place", "schema": shape, "strict": True}}
     reply = trial.asker.converse().ask(
-        f"which town? {call}", response_format={"type": "json_schema", "json_schema": form}
+        'which town? [[tool StructuredOutput {"city": "Oslo"}]]', response_format=wished
     )
-    if _json(reply.text) == {name: "Oslo"}:
+    if _json(reply.text) == {"city": "Oslo"}:
         return _yes("an object that fits came back")
-    reached = any(
-        name in orjson.dumps([body.get("tools"), body.get("system")]).decode()
-        for body in trial.received("which town?")
-    )
-    what = "the model was told of the schema, but " if reached else "the model never sees the schema; "
-    return (_partly if reached else _no)(what + _told(reply))
+    if any(note in orjson.dumps(body).decode() for body in trial.model.requests()):
+        return _partly(f"the model was told of the schema, but {_told(reply)}")
+    return _no(f"the model never sees the schema; {_told(reply)}")
 
 
 def stop(trial: Trial) -> Seen:
@@ -231,16 +233,16 @@ def image(trial: Trial) -> Seen:
     """Show an image."""
     url = {"url": f"data:image/png;base64,{base64.b64encode(IMAGE.read_bytes()).decode()}"}
     content = [
-        {"type": "text", "text": f"look {trial.mark}-eye [[images]]"},
+        {"type": "text", "text": f"look {trial.mark}-eye [[say good]]"},
         {"type": "image_url", "image_url": url},
     ]
     reply = trial.asker.converse().ask(content)
-    if reply.text.strip() == "1":
+    bodies = trial.received(f"{trial.mark}-eye")
+    if any('"image","source"' in orjson.dumps(body["messages"]).decode() for body in bodies):
         return _yes("the model got the image")
-    got = [text for body in trial.received(f"{trial.mark}-eye") for _, text in dialogue(body)]
-    if any(re.search(r"\.(png|img)\b", text) for text in got):
+    if any(re.search(r"\.(png|img)\b", text) for body in bodies for _, text in dialogue(body)):
         return _partly("the model got the path of a file, to read it by a tool")
-    return _no(_told(reply))
+    return _no(f"the model got no image; {_told(reply)}")
 
 
 def plain(trial: Trial) -> Seen:
@@ -272,14 +274,19 @@ def key(trial: Trial) -> Seen:
 
 
 def _failure(trial: Trial, status: int, fits: Callable[[Reply], bool]) -> Seen:
-    """Judge both answers: streamed, and not."""
-    replies = [trial.asker.converse().ask(f"[[error {status}]]", stream=stream) for stream in (False, True)]
-    plain_, streamed = replies
-    what = f"{_told(plain_)}; streamed: {_told(streamed)}"
-    if all(map(fits, replies)):
+    """Judge both answers: not streamed, and streamed."""
+    replies, told = [], []
+    for stream in (False, True):
+        try:
+            replies.append(trial.asker.converse().ask(f"[[error {status}]]", stream=stream))
+            told.append(_told(replies[-1]))
+        except FAILURES as error:
+            told.append(_fault(trial, error))
+    what = f"{told[0]}; streamed: {told[1]}"
+    if len(replies) == 2 and all(map(fits, replies)):
         return _yes(what)
     # A stream may have begun; then an error event is all that is left.
-    if fits(plain_) or (streamed.error is not None and plain_.status >= 400):
+    if len(replies) == 2 and all(reply.error is not None for reply in replies):
         return _partly(what)
     return _no(what)
 
@@ -363,12 +370,18 @@ def _look(look: Callable[[Trial], Seen], trial: Trial) -> Seen:
     try:
         return look(trial)
     except FAILURES as error:
-        assert trial.running is not None
-        died = trial.running.process.poll() is not None
-        if died:
-            trial.stop()
-            trial.start()
-        return _no(f"{'the server died: ' if died else ''}{type(error).__name__}: {error}"[:LINE])
+        return _no(_fault(trial, error))
+
+
+def _fault(trial: Trial, error: BaseException) -> str:
+    """Tell of a failure; a server that has died of it is started again."""
+    running = trial.running
+    assert running is not None
+    died = until(lambda: running.process.poll() is not None, 1) is not None
+    if died:
+        trial.stop()
+        trial.start()
+    return f"{'the server died: ' if died else ''}{type(error).__name__}: {error}"[:LINE]
 
 
 def _told(reply: Reply) -> str:

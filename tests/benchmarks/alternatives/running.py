@@ -78,6 +78,15 @@ class Running:
     asker: Asker
     left: int = 0
 
+    def memory(self) -> float:
+        """Return what the server and all below it hold, in MB; what they share counts once."""
+        server = psutil.Process(self.process.pid)
+        total = 0
+        for process in (server, *server.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += process.memory_full_info().pss
+        return total / 1e6
+
 
 @contextlib.contextmanager
 def serving(server: Server, program: Path, spot: Spot, model_url: str) -> Iterator[Running]:

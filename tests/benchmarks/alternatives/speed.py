@@ -12,7 +12,7 @@ from typing import Final
 from uuid import uuid4
 
 from claude_coded.claude.launch import Launch
-from tests.benchmarks.alternatives.client import FAILURES, Asker, Reply
+from tests.benchmarks.alternatives.client import FAILURES, Asker, Reply, Talk
 from tests.benchmarks.alternatives.running import clean_environment, serving, settle_in
 from tests.benchmarks.alternatives.servers import Server
 from tests.benchmarks.harness import BenchmarkError, Command, DirectConversation
@@ -34,9 +34,10 @@ class Speed:
     """What was measured of one contender; times in seconds.
 
     `new` and `second` are the times to the first content of a conversation's turns, `stream` and `again` the
-    whole times of two long answers of one, and `pieces` in how many each came. `together` is the time until
-    the last of several conversations was done, `right` how many of them got their own answer. `faults` tells
-    what did not work.
+    whole times of a long answer to the first one and to a later one, and `pieces` in how many each came.
+    `together` is the time until the last of several conversations was done, `right` how many of them got
+    their own answer. `memory` is what server and CLI hold at rest after that, in MB. `faults` tells what did
+    not work.
     """
 
     new: list[float] = field(default_factory=list)
@@ -46,6 +47,7 @@ class Speed:
     pieces: list[int] = field(default_factory=list)
     together: list[float] = field(default_factory=list)
     right: list[int] = field(default_factory=list)
+    memory: list[float] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
     @contextmanager
@@ -99,7 +101,7 @@ def race(
 def _round(server: Server, program: Path, model_url: str, speed: Speed, place: Path) -> None:
     with serving(server, program, settle_in(place), model_url) as running:
         asker = running.asker
-        asker.converse().ask("warm up")
+        _first(asker.converse().ask("warm up"))
         for number in range(CONVERSATIONS):
             with speed.forgiving("conversation"):
                 _converse(speed, asker, number)
@@ -108,6 +110,8 @@ def _round(server: Server, program: Path, model_url: str, speed: Speed, place: P
         time.sleep(REST)
         with speed.forgiving("at once"):
             _at_once(speed, asker)
+        time.sleep(REST)
+        speed.memory.append(running.memory())
 
 
 def _converse(speed: Speed, asker: Asker, number: int) -> None:
@@ -125,28 +129,43 @@ def _first(reply: Reply) -> float:
 
 
 def _stream(speed: Speed, asker: Asker) -> None:
-    """Have a long answer streamed in a new conversation, and one more."""
+    """Have a long answer streamed in a new conversation, and in one that has begun."""
+    time.sleep(REST)
+    speed.stream.append(_long(speed, asker.converse()))
     time.sleep(REST)
     talk = asker.converse()
-    for totals in (speed.stream, speed.again):
-        reply = talk.ask(f"[[words {DELTAS}]]")
-        _first(reply)
-        if reply.text.split()[-1] != f"w{DELTAS - 1}":
-            raise BenchmarkError(f"the answer is not whole: it ends with {reply.text[-40:]!r}")
-        totals.append(reply.total)
-        speed.pieces.append(len(reply.contents))
+    talk.ask("good evening")
+    speed.again.append(_long(speed, talk))
+
+
+def _long(speed: Speed, talk: Talk) -> float:
+    reply = talk.ask(f"[[words {DELTAS}]]")
+    _first(reply)
+    if reply.text.split()[-1] != f"w{DELTAS - 1}":
+        raise BenchmarkError(f"the answer is not whole: it ends with {reply.text[-40:]!r}")
+    speed.pieces.append(len(reply.contents))
+    return reply.total
 
 
 def _at_once(speed: Speed, asker: Asker) -> None:
     words = [f"right-{number}" for number in range(AT_ONCE)]
-    seconds, right = _together([partial(_says, asker, word) for word in words])
+    wrong: list[str] = []
+    seconds, right = _together([partial(_says, asker, word, wrong) for word in words])
     speed.together.append(seconds)
     speed.right.append(right)
+    speed.faults += [f"at once, {len(wrong)} of {AT_ONCE}: {wrong[0]}"] if wrong else []
 
 
-def _says(asker: Asker, word: str) -> bool:
-    reply = asker.converse().ask(f"[[say {word}]]")
-    return reply.text.strip() == word
+def _says(asker: Asker, word: str, wrong: list[str]) -> bool:
+    try:
+        reply = asker.converse().ask(f"[[say {word}]]")
+        told = f"{reply.status} {reply.error or reply.text}"
+    except FAILURES as error:
+        told = f"{type(error).__name__}: {error}"
+    if told == f"200 {word}":
+        return True
+    wrong.append(told[:200])
+    return False
 
 
 def _together(tasks: Sequence[Callable[[], bool]]) -> tuple[float, int]:
@@ -155,10 +174,7 @@ def _together(tasks: Sequence[Callable[[], bool]]) -> tuple[float, int]:
 
     def run(task: Callable[[], bool]) -> bool:
         gate.wait()
-        try:
-            return task()
-        except FAILURES:
-            return False
+        return task()
 
     with ThreadPoolExecutor(len(tasks)) as pool:
         results = [pool.submit(run, task) for task in tasks]

@@ -42,10 +42,11 @@ def _speeds(speeds: Mapping[str, Speed]) -> str:
         "first token, new conversation, ms",
         "first token, second turn, ms",
         f"{DELTAS:,} deltas, new conversation, ms",
-        f"{DELTAS:,} deltas, second turn, ms",
+        f"{DELTAS:,} deltas, later turn, ms",
         "pieces",
         f"{AT_ONCE} conversations at once, ms",
         "right",
+        "memory at rest, MB",
     )
     rows = [(name, *_figures(speed)) for name, speed in speeds.items()]
     faults = [f"- {name}: {fault}" for name, speed in speeds.items() for fault in speed.faults]
@@ -61,6 +62,7 @@ def _figures(speed: Speed) -> Sequence[str]:
         f"{median(speed.pieces):,.0f}" if speed.pieces else "",
         spread(speed.together),
         f"{sum(speed.right)} of {AT_ONCE * len(speed.right)}" if speed.right else "",
+        f"{median(speed.memory):,.0f}" if speed.memory else "",
     )
 
 
