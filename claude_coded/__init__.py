@@ -6,7 +6,7 @@ sees what the client said, once, in order, nearly always in a process that is al
 Layers; a row sees only the rows below it (checked by import-linter):
 
     command_line | codectl                  `claude-coded` | `claude-codectl`, which needs `control.api` alone
-    supervisor                              `serve --reload`: a daemon after the other, for development
+    manual | supervisor                     what help and manual say beside options | `serve --reload`
     daemon | check                          the object graph, its start, stop and reload | what keeps it from
                                             working, in words
     plan                                    settings held against the machine, before anything is touched
@@ -28,6 +28,7 @@ Layers; a row sees only the rows below it (checked by import-linter):
     listener | logs | systemd | events      our own sockets in Granian | logging | messages to systemd |
                                             what happens, as a stream
     configuration, settings, profiles       what is in force | what there is | models of the operator's
+    reading | guide                         how a setting's text is read | how commands explain themselves
     errors | unix                           what can go wrong | Unix sockets, for both of their ends
 
 Who decides what:

@@ -12,12 +12,12 @@ from typing import Any
 
 import click
 
-from claude_coded import __version__, check, logs
+from claude_coded import __version__, check, guide, logs, manual
 from claude_coded.configuration import Source
 from claude_coded.daemon import Daemon
 from claude_coded.errors import ConfigurationError
 from claude_coded.plan import Plan, handed_over
-from claude_coded.settings import Spec, specs
+from claude_coded.settings import SYSTEM_CONFIG, Spec, sections, specs
 from claude_coded.supervisor import supervise, this_program
 from claude_coded.systemd import inherited_sockets
 
@@ -25,17 +25,28 @@ log = logging.getLogger(__name__)
 
 
 def setting_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command a flag for every setting."""
-    for spec in reversed(list(specs())):
-        command = click.option(
-            spec.flag, spec.key, metavar=spec.unit.upper() or "VALUE", help=help_text(spec)
-        )(command)
-    return command
+    """Give a command an option for every setting, and one for the file of them."""
+    for title, settings in reversed(list(sections())):
+        for spec in reversed(settings):
+            command = click.option(
+                spec.flag,
+                spec.key,
+                cls=guide.Option,
+                section=title,
+                metavar=spec.metavar,
+                help=help_text(spec),
+            )(command)
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help=f"TOML file of settings. Default: {SYSTEM_CONFIG}, if there is one. [CLAUDE_CODED_CONFIG]",
+    )(command)
 
 
 def help_text(spec: Spec) -> str:
-    """Return a flag's help: what it does, its default, its variable."""
-    default = "" if spec.default in {None, ()} or spec.secret else f" Default: {spec.show(spec.default)}."
+    """Return an option's help: what it does, its default, its variable."""
+    default = f" Default: {spec.unset}." if spec.unset else ""
     return f"{spec.help}{default} [{spec.variable}]"
 
 
@@ -55,31 +66,50 @@ def hide_secrets(given: Mapping[str, str]) -> None:
     os.execv(sys.executable, [*this_program(), *kept])  # noqa: S606 - ourselves
 
 
-class DefaultGroup(click.Group):
+class DefaultGroup(guide.Guided, click.Group):
     """A group that runs `serve` when no command is named."""
+
+    command_class = guide.Guided
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put `serve` first where neither a command nor a flag of the group is."""
-        if not args or (args[0] not in self.commands and args[0] not in {"--help", "--version"}):
+        if not args or (args[0] not in self.commands and args[0] not in {"-h", "--help", "--version"}):
             args = ["serve", *args]
         return super().parse_args(ctx, args)
 
+    def list_commands(self, _: click.Context) -> list[str]:
+        """Return the commands' names as they stand in the help."""
+        return list(self.commands)
 
-@click.group(cls=DefaultGroup)
+
+@click.group(
+    cls=DefaultGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    sections=(manual.ENVIRONMENT, manual.FILES, manual.SIGNALS, manual.SERVE_EXAMPLES, manual.SEE_ALSO),
+)
 @click.version_option(__version__, prog_name="claude-coded")
 def main() -> None:
-    """Serve an OpenAI-compatible API in front of a pool of Claude Code processes."""
+    """Serve an OpenAI-compatible API in front of a pool of Claude Code processes.
+
+    Without a command it serves. The settings are options of `claude-coded serve` and of `claude-coded check`:
+    their --help lists them. What runs is shown and steered by `claude-codectl`.
+    """
 
 
-@main.command()
-@click.option(
-    "--config", type=click.Path(path_type=Path), help="TOML file of settings. [CLAUDE_CODED_CONFIG]"
-)
+@main.command(sections=(manual.SETTINGS, manual.SIGNALS, manual.SERVE_STATUS, manual.SERVE_EXAMPLES))
 @click.option("--offline", is_flag=True, help="Use a built-in scripted model: no key, no network.")
 @click.option("--reload", is_flag=True, help="Restart when the code changes: for development.")
 @setting_flags
 def serve(config: Path | None, offline: bool, reload: bool, **flags: str | None) -> None:
-    """Run the daemon (what `claude-coded` alone does)."""
+    """Run the daemon.
+
+    It serves HTTP at http://127.0.0.1:3000/v1 unless told otherwise, and claude-codectl on a Unix socket. In
+    the foreground: systemd, or a container, keeps it running.
+
+    With --offline nothing mixes with real conversations: database and HOME are others. With --reload the port
+    stays open over a restart: running turns are drained, and what comes meanwhile waits for the new code. It
+    needs the library watchfiles (the extra `reload`).
+    """
     given = {key: value for key, value in flags.items() if value is not None}
     hide_secrets(given)
     source = Source(given, dict(os.environ), config)
@@ -96,14 +126,17 @@ def serve(config: Path | None, offline: bool, reload: bool, **flags: str | None)
     os._exit(status)
 
 
-@main.command("check")
-@click.option(
-    "--config", type=click.Path(path_type=Path), help="TOML file of settings. [CLAUDE_CODED_CONFIG]"
-)
+@main.command("check", sections=(manual.SETTINGS, manual.CHECK_STATUS, manual.CHECK_EXAMPLES))
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object, for programs.")
 @setting_flags
 def check_command(config: Path | None, as_json: bool, **flags: str | None) -> None:
-    """Say what keeps the daemon from working, and what to do. Exit status 1 if anything does."""
+    """Say what keeps the daemon from working, and what to do.
+
+    Run it with the options, the environment and as the user of the daemon. It looks at the configuration,
+    Claude Code, the model's key (by a request that costs nothing), the user, directories, clients' keys, the
+    port and the control socket, and prints a line for each. It changes nothing. A daemon that runs is no
+    fault.
+    """
     given = {key: value for key, value in flags.items() if value is not None}
     hide_secrets(given)
     findings = check.examine(given, os.environ, config)

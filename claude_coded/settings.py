@@ -13,6 +13,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from claude_coded import reading as read
 from claude_coded.errors import ConfigurationError
 from claude_coded.profiles import ModelSettings, read_models
 
@@ -20,88 +21,29 @@ PREFIX = "CLAUDE_CODED_"
 SYSTEM_CONFIG = Path("/etc/claude-coded/config.toml")
 MODELS = "models"
 """The file's key for tables of models."""
+KEPT = "What is kept"
+"""What the settings are about that stand in no dataclass of their own."""
 PERMISSION_MODES = ("bypassPermissions", "acceptEdits", "ask", "plan", "dontAsk")
 
 T = TypeVar("T")
-Parser = Callable[[str], Any]
-
-
-def _int(low: int) -> Parser:
-    def parse(text: str) -> int:
-        value = int(text)
-        if value < low:
-            raise ValueError(f"must be at least {low}")
-        return value
-
-    return parse
-
-
-def _seconds(text: str) -> float:
-    value = int(text)
-    if value < 0:
-        raise ValueError("must not be negative")
-    return value / 1000
-
-
-def _some_seconds(text: str) -> float:
-    if (seconds := _seconds(text)) == 0:
-        raise ValueError("must be more than 0")
-    return seconds
-
-
-def _bool(text: str) -> bool:
-    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False}
-    try:
-        return {**words, "off": False, "": False}[text.strip().lower()]
-    except KeyError:
-        raise ValueError("must be true or false") from None
-
-
-def _choice(*choices: str) -> Parser:
-    def parse(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"must be one of {', '.join(choices)}")
-        return text
-
-    return parse
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _path(text: str) -> Path:
-    return Path(text).expanduser().absolute()
-
-
-def _keys(text: str) -> Mapping[str, str]:
-    """Read `name:key` pairs, separated by commas or lines; a `#` starts a comment line."""
-    pairs: dict[str, str] = {}
-    for item in text.replace("\n", ",").split(","):
-        entry = item.strip()
-        if not entry or entry.startswith("#"):
-            continue
-        name, colon, key = entry.partition(":")
-        if not colon or not name.strip() or not key.strip():
-            # The text may hold a secret: the message never quotes it.
-            raise ValueError("must be name:key pairs")
-        pairs[name.strip()] = key.strip()
-    return pairs
 
 
 def setting(
     variable: str,
-    parse: Parser,
+    parse: read.Parser,
     default: object,
     text: str,
     *,
     secret: bool = False,
     unit: str = "",
+    metavar: str = "",
+    otherwise: str = "",
     restart: bool = False,
 ) -> Any:  # noqa: ANN401 - dataclasses.field is typed by the annotation that it stands at
     """Declare one setting: its variable, how it is read, its default (a value or a callable) and its help.
 
-    With `restart` a running daemon cannot take a change of it.
+    `metavar` stands for its value in the help, where unit and parser do not say enough; `otherwise` is the
+    default in words, where it is no value. With `restart` a running daemon cannot take a change of it.
     """
     metadata = {
         "variable": variable,
@@ -109,6 +51,8 @@ def setting(
         "help": text,
         "secret": secret,
         "unit": unit,
+        "metavar": metavar,
+        "otherwise": otherwise,
         "restart": restart,
     }
     if callable(default):
@@ -150,26 +94,34 @@ def key_credential(environment: Mapping[str, str]) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """The TCP side."""
+    """The HTTP server."""
 
-    host: str = setting("HOST", str, "127.0.0.1", "Address to listen on.", restart=True)
-    port: int = setting("PORT", _int(0), 3000, "TCP port; 0 chooses a free one.", restart=True)
+    host: str = setting("HOST", str, "127.0.0.1", "Address to listen on.", metavar="ADDRESS", restart=True)
+    port: int = setting("PORT", read.Number(0), 3000, "TCP port; 0 chooses a free one.", restart=True)
     header_hold: float = setting(
         f"{PREFIX}HEADER_HOLD_MS",
-        _seconds,
+        read.seconds,
         10.0,
         "How long the status line waits for the first event, so that early errors have a real status.",
         unit="ms",
     )
     keep_alive: float = setting(
-        f"{PREFIX}KEEP_ALIVE_MS", _seconds, 15.0, "Quiet time of a stream before a comment line.", unit="ms"
+        f"{PREFIX}KEEP_ALIVE_MS",
+        read.seconds,
+        15.0,
+        "Quiet time of a stream before a comment line.",
+        unit="ms",
     )
     max_body_bytes: int = setting(
-        f"{PREFIX}MAX_BODY_BYTES", _int(1024), 33554432, "Largest request body; beyond it 413.", unit="bytes"
+        f"{PREFIX}MAX_BODY_BYTES",
+        read.Number(1024),
+        33554432,
+        "Largest request body; beyond it 413.",
+        unit="bytes",
     )
     body_timeout: float = setting(
         f"{PREFIX}BODY_TIMEOUT_MS",
-        _seconds,
+        read.seconds,
         60.0,
         "Longest time to send a request body; then 408.",
         unit="ms",
@@ -182,119 +134,135 @@ class AccessSettings:
 
     api_keys: Mapping[str, str] = setting(
         f"{PREFIX}API_KEYS",
-        _keys,
+        read.pairs,
         no_keys,
         "Clients' keys, name:key pairs with commas between; a key's name is a tenant.",
+        metavar="NAME:KEY,...",
         secret=True,
     )
     api_keys_file: Path | None = setting(
-        f"{PREFIX}API_KEYS_FILE", _path, None, "A file of name:key pairs, one a line."
+        f"{PREFIX}API_KEYS_FILE", read.path, None, "A file of such pairs, one a line.", metavar="FILE"
     )
     allow_no_keys: bool = setting(
-        f"{PREFIX}ALLOW_NO_KEYS", _bool, False, "Listen beyond loopback without keys."
+        f"{PREFIX}ALLOW_NO_KEYS", read.truth, False, "Listen beyond loopback without keys."
     )
     allowed_hosts: tuple[str, ...] = setting(
         f"{PREFIX}ALLOWED_HOSTS",
-        _names,
+        read.names,
         (),
-        "Host names to answer to, beside localhost, IP literals and HOST; * for any.",
+        "Host names to answer to, beside localhost, IP addresses and HOST; * for any.",
+        metavar="HOST,...",
     )
     allowed_origins: tuple[str, ...] = setting(
-        f"{PREFIX}ALLOWED_ORIGINS", _names, (), "Origins of web pages that may call; * for any."
+        f"{PREFIX}ALLOWED_ORIGINS",
+        read.names,
+        (),
+        "Origins of web pages that may call; * for any.",
+        metavar="ORIGIN,...",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ControlSettings:
-    """The Unix socket of claude-codectl."""
+    """The control socket of claude-codectl."""
 
     socket: Path | None = setting(
         f"{PREFIX}SOCKET",
-        _path,
+        read.path,
         None,
-        "The control socket; else control.sock in $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR/claude-coded, "
-        "/run/claude-coded if that can be written, or the state directory.",
+        "The control socket.",
+        otherwise="control.sock in $RUNTIME_DIRECTORY, else in $XDG_RUNTIME_DIR/claude-coded, else in "
+        "/run/claude-coded if that can be written, else in the state directory",
         restart=True,
     )
     group: str | None = setting(
         f"{PREFIX}SOCKET_GROUP",
         str,
         None,
-        "Group whose members may use the control socket; else the daemon's own.",
+        "Group whose members may use the control socket, beside the daemon's user.",
+        metavar="GROUP",
         restart=True,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """The worker processes."""
+    """The worker processes, which run Claude Code."""
 
     size: int = setting(
-        "POOL_SIZE", _int(1), 5, "Most worker processes at once, spares and parked ones included."
+        "POOL_SIZE", read.Number(1), 5, "Most worker processes at once, spares and parked ones included."
     )
     idle_timeout: float = setting(
-        "IDLE_TIMEOUT_MS", _seconds, 300.0, "A hot worker idle this long is evicted; 0: never.", unit="ms"
+        "IDLE_TIMEOUT_MS", read.seconds, 300.0, "A hot worker idle this long is evicted; 0: never.", unit="ms"
     )
     spares: int = setting(
-        f"{PREFIX}SPARE_WORKERS", _int(0), 1, "Workers spawned ahead; none when POOL_SIZE is 1."
+        f"{PREFIX}SPARE_WORKERS", read.Number(0), 1, "Workers spawned ahead; none when POOL_SIZE is 1."
     )
     queue_size: int = setting(
-        f"{PREFIX}QUEUE_SIZE", _int(0), 64, "Requests that may wait; beyond it 429 at once."
+        f"{PREFIX}QUEUE_SIZE", read.Number(0), 64, "Requests that may wait; beyond it 429 at once."
     )
     queue_timeout: float = setting(
-        f"{PREFIX}QUEUE_TIMEOUT_MS", _seconds, 60.0, "Longest wait for a worker; then 429.", unit="ms"
+        f"{PREFIX}QUEUE_TIMEOUT_MS", read.seconds, 60.0, "Longest wait for a worker; then 429.", unit="ms"
     )
     worker_memory: int = setting(
         f"{PREFIX}WORKER_MEMORY_BYTES",
-        _int(0),
+        read.Number(0),
         0,
         "Memory of a worker and what it runs, where systemd delegates control groups; 0: no limit.",
         unit="bytes",
     )
     worker_tasks: int = setting(
-        f"{PREFIX}WORKER_TASKS", _int(0), 0, "Processes and threads of a worker, likewise; 0: no limit."
+        f"{PREFIX}WORKER_TASKS",
+        read.Number(0),
+        0,
+        "Processes and threads of a worker, likewise; 0: no limit.",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class TurnSettings:
-    """A turn's limits."""
+    """Turns."""
 
     timeout: float = setting(
-        f"{PREFIX}TURN_TIMEOUT_MS", _seconds, 3600.0, "A turn longer than this is interrupted.", unit="ms"
+        f"{PREFIX}TURN_TIMEOUT_MS", read.seconds, 3600.0, "A turn longer than this is interrupted.", unit="ms"
     )
     park_timeout: float = setting(
         f"{PREFIX}PARK_TIMEOUT_MS",
-        _seconds,
+        read.seconds,
         600.0,
         "A worker that waits for what a client's tools return this long is released; 0: never.",
         unit="ms",
     )
     permission_timeout: float = setting(
         f"{PREFIX}PERMISSION_TIMEOUT_MS",
-        _some_seconds,
+        read.some_seconds,
         300.0,
         "What Claude asks to be allowed in mode ask is denied when nobody has answered for this long.",
         unit="ms",
     )
     drain_timeout: float = setting(
-        f"{PREFIX}DRAIN_TIMEOUT_MS", _seconds, 60.0, "How long running turns may go on at a stop.", unit="ms"
+        f"{PREFIX}DRAIN_TIMEOUT_MS",
+        read.seconds,
+        60.0,
+        "How long running turns may go on at a stop.",
+        unit="ms",
     )
     upstream_retries: int = setting(
         f"{PREFIX}UPSTREAM_RETRIES",
-        _int(0),
+        read.Number(0),
         3,
         "Tries after 429, 5xx and 529 of the model's API before the client is told.",
     )
     tool_activity: str = setting(
         f"{PREFIX}TOOL_ACTIVITY",
-        _choice("reasoning", "content", "off"),
+        read.Choice(("reasoning", "content", "off")),
         "reasoning",
         "Where Claude's own tool use shows in the answer: reasoning, content or off.",
+        metavar="WHERE",
     )
     fetch_images: bool = setting(
         f"{PREFIX}FETCH_IMAGES",
-        _bool,
+        read.truth,
         False,
         "Fetch images that a client names by an http(s) URL, from public addresses only.",
     )
@@ -302,55 +270,67 @@ class TurnSettings:
 
 @dataclass(frozen=True, slots=True)
 class ClaudeSettings:
-    """The CLI."""
+    """Claude Code."""
 
+    api_key: str | None = setting(
+        "ANTHROPIC_API_KEY",
+        str,
+        key_credential,
+        "The key of the model's API; without one, any login that Claude Code has itself.",
+        metavar="KEY",
+        otherwise="systemd's credential anthropic-api-key",
+        secret=True,
+    )
     workspace: Path = setting(
-        "WORKSPACE_DIR", _path, default_workspace, "Claude's working directory (/workspace where it exists)."
+        "WORKSPACE_DIR",
+        read.path,
+        default_workspace,
+        "Where Claude works.",
+        metavar="DIRECTORY",
+        otherwise="/workspace where it exists, else the current directory",
+    )
+    permission_mode: str = setting(
+        f"{PREFIX}PERMISSION_MODE",
+        read.Choice(PERMISSION_MODES),
+        "bypassPermissions",
+        "What Claude may do unasked: " + ", ".join(PERMISSION_MODES) + ".",
+        metavar="MODE",
+    )
+    auto_compact: bool = setting(
+        f"{PREFIX}AUTO_COMPACT",
+        read.truth,
+        True,
+        "Claude Code may compact a long agent conversation; else it ends with context_length_exceeded.",
     )
     binary: str | None = setting(
         f"{PREFIX}CLAUDE_BIN",
         str,
         None,
-        "The Claude Code executable; else claude on PATH, else the one that claude-agent-sdk ships.",
+        "The Claude Code executable.",
+        metavar="FILE",
+        otherwise="claude on the PATH, else the one of claude-agent-sdk",
         restart=True,
-    )
-    permission_mode: str = setting(
-        f"{PREFIX}PERMISSION_MODE",
-        _choice(*PERMISSION_MODES),
-        "bypassPermissions",
-        "What Claude may do unasked: " + ", ".join(PERMISSION_MODES) + ".",
-    )
-    auto_compact: bool = setting(
-        f"{PREFIX}AUTO_COMPACT",
-        _bool,
-        True,
-        "Claude Code may compact a long agent conversation; else it ends with context_length_exceeded.",
-    )
-    api_key: str | None = setting(
-        "ANTHROPIC_API_KEY",
-        str,
-        key_credential,
-        "The model's key; else any login that the CLI has itself.",
-        secret=True,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """What the daemon says, on stderr or to the journal."""
+    """The log, on stderr or in the journal."""
 
     format: str = setting(
         f"{PREFIX}LOG_FORMAT",
-        _choice("auto", "text", "json", "journal"),
+        read.Choice(("auto", "text", "json", "journal")),
         "auto",
         "text, json, journal, or auto: journal under systemd, text on a terminal, else json.",
+        metavar="FORMAT",
         restart=True,
     )
     level: str = setting(
         f"{PREFIX}LOG_LEVEL",
-        _choice("debug", "info", "warning", "error"),
+        read.Choice(("debug", "info", "warning", "error")),
         "info",
-        "debug, info, warning or error.",
+        "How much is logged: debug, info, warning or error.",
+        metavar="LEVEL",
     )
 
 
@@ -358,25 +338,31 @@ class LogSettings:
 class Settings:
     """All of them."""
 
+    claude: ClaudeSettings = field(default_factory=ClaudeSettings)
     server: ServerSettings = field(default_factory=ServerSettings)
     access: AccessSettings = field(default_factory=AccessSettings)
-    control: ControlSettings = field(default_factory=ControlSettings)
     pool: PoolSettings = field(default_factory=PoolSettings)
     turns: TurnSettings = field(default_factory=TurnSettings)
-    claude: ClaudeSettings = field(default_factory=ClaudeSettings)
+    control: ControlSettings = field(default_factory=ControlSettings)
     logs: LogSettings = field(default_factory=LogSettings)
     retention_days: int = setting(
         f"{PREFIX}RETENTION_DAYS",
-        _int(0),
+        read.Number(0),
         30,
         "Conversations unused this long are forgotten, transcripts too; 0: never.",
         unit="days",
     )
     retention_count: int = setting(
-        f"{PREFIX}RETENTION_COUNT", _int(0), 0, "Conversations kept, the last used first; 0: all."
+        f"{PREFIX}RETENTION_COUNT", read.Number(0), 0, "Conversations kept, the last used first; 0: all."
     )
     state_dir: Path = setting(
-        f"{PREFIX}STATE_DIR", _path, default_state_dir, "Where the daemon keeps its database.", restart=True
+        f"{PREFIX}STATE_DIR",
+        read.path,
+        default_state_dir,
+        "Where the daemon keeps its database.",
+        metavar="DIRECTORY",
+        otherwise="$STATE_DIRECTORY, else $XDG_STATE_HOME/claude-coded, else ~/.local/state/claude-coded",
+        restart=True,
     )
     models: tuple[ModelSettings, ...] = ()
 
@@ -386,9 +372,11 @@ class Spec:
     """One setting as the outside sees it."""
 
     variable: str
-    parse: Parser
+    parse: read.Parser
     help: str
     unit: str
+    metavar: str
+    otherwise: str
     secret: bool
     restart: bool
     default: object
@@ -403,6 +391,11 @@ class Spec:
     def flag(self) -> str:
         """Return the command-line flag: `--queue-size` for CLAUDE_CODED_QUEUE_SIZE."""
         return "--" + self.key.replace("_", "-")
+
+    @property
+    def unset(self) -> str:
+        """Return what it is where nobody sets it, a value or in words; empty: nothing."""
+        return self.otherwise or ("" if self.derive is not None else self.show(self.default))
 
     def show(self, value: object) -> str:
         """Return a value as it would be written on the outside; of a secret only that there is one."""
@@ -425,6 +418,15 @@ def specs() -> Iterator[Spec]:
     """Yield every setting, in the order of the dataclasses."""
     for _, item in _walk(Settings):
         yield spec_of(item)
+
+
+def sections() -> Iterator[tuple[str, list[Spec]]]:
+    """Yield the settings by what they are about: a title, and those of one dataclass."""
+    for item in fields(Settings):
+        if "variable" not in item.metadata and item.default_factory is not MISSING:
+            kind = cast("type", item.default_factory)
+            yield str(kind.__doc__).removesuffix("."), [spec_of(found) for _, found in _walk(kind)]
+    yield KEPT, [spec_of(item) for item in fields(Settings) if "variable" in item.metadata]
 
 
 def load(
@@ -468,7 +470,7 @@ def read_keys(settings: AccessSettings, environment: Mapping[str, str]) -> Mappi
         files += [file for file in [Path(directory) / "api-keys"] if file.exists()]
     for file in files:
         try:
-            keys.update(_keys(file.read_text()))
+            keys.update(read.pairs(file.read_text()))
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"API keys in {file}: {error}") from None
     return keys
@@ -516,6 +518,8 @@ def spec_of(item: Field[Any]) -> Spec:
         metadata["parse"],
         metadata["help"],
         metadata["unit"],
+        metadata["metavar"] or read.placeholder(metadata["parse"], metadata["unit"]),
+        metadata["otherwise"],
         metadata["secret"],
         metadata["restart"],
         default,

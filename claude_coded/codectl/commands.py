@@ -20,13 +20,16 @@ from claude_coded.codectl.console import (
     Console,
     Failed,
     Program,
-    complete_id,
-    complete_request,
+    asked,
     conversation_or_worker,
     document,
+    named,
+    several,
+    statuses,
 )
 from claude_coded.codectl.render import counted
 from claude_coded.control import api
+from claude_coded.guide import Argument, Section
 
 DRAIN_STEP: Final = 5.0
 """Seconds of waiting for a drain between two words on how far it has come."""
@@ -34,33 +37,47 @@ DRAIN_STEP: Final = 5.0
 READY_STEP: Final = 0.1
 """Seconds between two looks at whether the daemon is ready."""
 
+PLACES: Final = Section(
+    "Files",
+    "The control socket: that of --socket, else of CLAUDE_CODED_SOCKET, else the first of these that a "
+    "daemon listens on:\n\n"
+    "\b\n"
+    "  $XDG_RUNTIME_DIR/claude-coded/control.sock\n"
+    "  /run/claude-coded/control.sock\n"
+    "  ~/.local/state/claude-coded/control.sock\n"
+    "  ~/.local/state/claude-coded/offline/control.sock",
+)
+EXAMPLES: Final = Section(
+    "Examples",
+    examples=(
+        ("Watch what runs", "claude-codectl top"),
+        ("See how a conversation came to where it is", "claude-codectl show my-conversation"),
+        ("Restart without cutting an answer", "claude-codectl drain && systemctl restart claude-coded"),
+    ),
+)
+ENVIRONMENT: Final = Section(
+    "Environment",
+    entries=(("CLAUDE_CODED_SOCKET", "The control socket, unless --socket names one."),),
+    manual=True,
+)
+SEE_ALSO: Final = Section("See also", "claude-coded(8)", manual=True)
+
 LEVELS: Final = ("debug", "info", "warning", "error")
 SHELLS: Final = ("bash", "zsh", "fish")
 
 
-@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Program,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    sections=(PLACES, statuses({}), EXAMPLES, ENVIRONMENT, SEE_ALSO),
+)
 @click.version_option(__version__, prog_name=PROGRAM)
 def main() -> None:
     """Show and steer a running claude_coded daemon over its control socket.
 
-    \b
-    The socket is that of --socket, else of CLAUDE_CODED_SOCKET, else the first
-    of these that a daemon listens on:
-      $XDG_RUNTIME_DIR/claude-coded/control.sock
-      /run/claude-coded/control.sock
-      ~/.local/state/claude-coded/control.sock
-      ~/.local/state/claude-coded/offline/control.sock
-
     An ID is a conversation, TENANT/CONVERSATION where two tenants have one of the same name, or a worker, as
-    `w3`. All commands take --json.
-
-    \b
-    Exit status:
-      0  done
-      1  refused, or failed
-      2  wrong usage
-      3  no daemon, or none that answers
-    """  # noqa: D301 - click's mark, not an escape
+    w3. All commands take --socket and --json.
+    """
 
 
 # Looking -----------------------------------------------------------------------------------------------
@@ -99,7 +116,7 @@ def conversations(console: Console, stored: bool) -> None:
 
 
 @main.command()
-@click.argument("name", metavar="ID", shell_complete=complete_id)
+@named
 @click.pass_obj
 def show(console: Console, name: str) -> None:
     """Show a conversation or a worker, with the worker's story.
@@ -119,7 +136,15 @@ def _show(console: Console, answer: api.Shown | api.WorkerStory, now: float) -> 
     console.show(answer, text)
 
 
-@main.command()
+@main.command(
+    status={0: "Done; with --follow, ended by Ctrl-C.", 3: "No daemon; with --follow, it has ended."},
+    examples=(
+        (
+            "Wait for the end of a turn, whosever it is",
+            "claude-codectl --json events --follow | grep -m1 turn",
+        ),
+    ),
+)
 @click.option("--follow", "-f", is_flag=True, help="Go on with what happens from now on.")
 @click.option("--since", type=click.IntRange(0), metavar="N", help="Only what came after event number N.")
 @click.pass_obj
@@ -127,12 +152,8 @@ def events(console: Console, follow: bool, since: int | None) -> None:
     """Print what has happened, an event a line.
 
     The daemon remembers the newest events only; what was lost before an event is said. With --json, each
-    line is an object. With --follow, the exit status is 3 when the daemon ends, and 0 after Ctrl-C.
-
-    \b
-    Example: wait for the end of a turn, whosever it is
-      claude-codectl --json events --follow | grep -m1 turn
-    """  # noqa: D301 - click's mark, not an escape
+    line is an object.
+    """
     with contextlib.suppress(KeyboardInterrupt):
         for event in console.client().events(since, follow=follow):
             text = [msgspec.json.encode(event).decode()] if console.json else display.event(event)
@@ -142,7 +163,13 @@ def events(console: Console, follow: bool, since: int | None) -> None:
 
 
 @main.command()
-@click.option("--interval", type=click.FloatRange(0.1), default=1.0, metavar="SECONDS", help="Default: 1.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.1),
+    default=1.0,
+    metavar="SECONDS",
+    help="From one frame to the next. Default: 1.",
+)
 @click.option("--once", is_flag=True, help="Print one frame, and end.")
 @click.pass_obj
 def top(console: Console, interval: float, once: bool) -> None:
@@ -164,19 +191,24 @@ def top(console: Console, interval: float, once: bool) -> None:
     console.show({"status": sample.status, "workers": sample.workers}, frames.frame(sample))
 
 
-@main.command()
-@click.option("--wait", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="Longest to wait.")
+@main.command(
+    status={0: "It serves.", FAILED: "It does not, or is draining."},
+    examples=(
+        (
+            "Go on when it serves",
+            "claude-coded & claude-codectl ready --wait 10 && curl http://127.0.0.1:3000/health",
+        ),
+    ),
+)
+@click.option(
+    "--wait", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="Longest to wait. Default: 0."
+)
 @click.pass_obj
 def ready(console: Console, wait: float) -> None:
     """Tell whether the daemon is ready.
 
-    The exit status says it; 0: it serves; 1: it does not, or is draining; 3: there is no daemon. With --wait
-    it may still be starting.
-
-    \b
-    Example:
-      claude-coded & claude-codectl ready --wait 10 && curl …
-    """  # noqa: D301 - click's mark, not an escape
+    The exit status says it. With --wait it may still be starting.
+    """
     answer = _await_ready(console, wait)
     console.show(answer, ["ready" if answer.ready else f"not ready: {answer.reason}"])
     if not answer.ready:
@@ -212,8 +244,14 @@ def config(console: Console) -> None:
 # Conversations and workers -----------------------------------------------------------------------------
 
 
-@main.command()
-@click.argument("names", metavar="[ID]...", nargs=-1, shell_complete=complete_id)
+@main.command(
+    status={FAILED: "Refused, or some could not be released."},
+    examples=(
+        ("Release a worker, and that of a conversation", "claude-codectl evict w3 my-conversation"),
+        ("Release all at once", "claude-codectl evict --all --now"),
+    ),
+)
+@several
 @click.option("--idle", "which", flag_value="idle", help="All that run no turn.")
 @click.option("--all", "which", flag_value="all", help="All.")
 @click.option("--now", is_flag=True, help="Interrupt running turns; else wait for their ends.")
@@ -223,12 +261,7 @@ def evict(console: Console, names: tuple[str, ...], which: str | None, now: bool
 
     It returns when they are gone. What a conversation has said stays: its next request takes another
     worker, which resumes the session.
-
-    \b
-    Examples:
-      claude-codectl evict w3 my-conversation
-      claude-codectl evict --all --now
-    """  # noqa: D301 - click's mark, not an escape
+    """
     if bool(names) == (which is not None):
         raise click.UsageError("Name conversations or workers, or give --idle or --all.")
     client = console.client()
@@ -261,7 +294,7 @@ def _evict_each(client: ControlClient, names: tuple[str, ...], *, now: bool) -> 
 
 
 @main.command()
-@click.argument("name", metavar="ID", shell_complete=complete_id)
+@named
 @click.pass_obj
 def interrupt(console: Console, name: str) -> None:
     """Stop the turn that a conversation runs.
@@ -283,8 +316,14 @@ def _of_worker(client: ControlClient, worker: str) -> Name:
     return Name(about.conversation, about.tenant)
 
 
-@main.command()
-@click.argument("name", metavar="ID", shell_complete=complete_id)
+@main.command(
+    status={0: "Done. Else that of Claude Code, if it was run."},
+    examples=(
+        ("Go on with a conversation by hand", "claude-codectl attach my-conversation"),
+        ("The same where it is another user's", "sudo claude-codectl attach my-conversation"),
+    ),
+)
+@named
 @click.option("--now", is_flag=True, help="Interrupt a running turn; else wait for its end.")
 @click.pass_obj
 def attach(console: Console, name: str, now: bool) -> None:
@@ -298,8 +337,6 @@ def attach(console: Console, name: str, now: bool) -> None:
     user. Else, and where the daemon runs in a container, it prints what to run, and gives the conversation
     back when you press Enter. With --json it prints that as JSON, and gives the conversation back at the end
     of its input.
-
-    The exit status is Claude's.
     """
     from claude_coded.codectl import attach as terminal  # noqa: PLC0415 - only it starts programs
 
@@ -352,18 +389,28 @@ def requests(console: Console) -> None:
     console.show(answer, display.requests(answer, console.wall()))
 
 
-@main.command()
-@click.argument("request", metavar="ID", shell_complete=complete_request)
+@main.command(
+    examples=(
+        ("Allow this once", "claude-codectl approve 1-612b"),
+        ("Answer a question of Claude's", 'claude-codectl approve 1-612b --message "the second one"'),
+    ),
+)
+@asked
 @click.option("--message", default="", metavar="TEXT", help="What to tell Claude.")
 @click.option("--always", is_flag=True, help="Also allow the like in this conversation from now on.")
 @click.pass_obj
 def approve(console: Console, request: str, message: str, always: bool) -> None:
-    """Allow what a request asks for."""
+    """Allow what a request asks for.
+
+    Where Claude asks a question, the message answers it. What --always would allow, `requests` says.
+    """
     _decide(console, request, api.Decision("allow", message, always))
 
 
-@main.command()
-@click.argument("request", metavar="ID", shell_complete=complete_request)
+@main.command(
+    examples=(("Say what to do instead", 'claude-codectl deny 1-612b --message "do not push, only test"'),),
+)
+@asked
 @click.option("--message", default="", metavar="TEXT", help="What to tell Claude: why, or what else to do.")
 @click.pass_obj
 def deny(console: Console, request: str, message: str) -> None:
@@ -385,7 +432,15 @@ def _decide(console: Console, request: str, decision: api.Decision) -> None:
 # The daemon --------------------------------------------------------------------------------------------
 
 
-@main.command()
+@main.command(
+    status={FAILED: "Refused, or turns still ran after the wait."},
+    examples=(
+        (
+            "Restart without cutting an answer",
+            "claude-codectl drain --wait 600 && systemctl restart claude-coded",
+        ),
+    ),
+)
 @click.option("--wait", type=click.FloatRange(0), metavar="SECONDS", help="Longest to wait; else no limit.")
 @click.option("--no-wait", is_flag=True, help="Do not wait.")
 @click.pass_obj
@@ -393,12 +448,8 @@ def drain(console: Console, wait: float | None, no_wait: bool) -> None:
     """Take no new turns, and wait until none runs.
 
     New requests get 503 with Retry-After, until `resume`. A turn that waits for its client's tools is not
-    running: it is rebuilt when their results come. Exit status 1: turns still ran after the wait.
-
-    \b
-    Example: restart without cutting an answer
-      claude-codectl drain --wait 600 && systemctl restart claude-coded
-    """  # noqa: D301 - click's mark, not an escape
+    running: it is rebuilt when their results come.
+    """
     if no_wait and wait is not None:
         raise click.UsageError("--wait and --no-wait exclude each other.")
     client = console.client()
@@ -434,20 +485,27 @@ def resume(console: Console) -> None:
     console.show(answer, ["still draining" if answer.draining else "taking turns again"])
 
 
-@main.command()
+@main.command(status={FAILED: "The configuration has a mistake, or the daemon does not serve."})
 @click.pass_obj
 def reload(console: Console) -> None:
     """Have the daemon read its configuration again.
 
-    No turn is dropped. A configuration with a mistake changes nothing: exit status 1 and the reason. What
-    needs a restart is named.
+    No turn is dropped. A configuration with a mistake changes nothing, and the reason is told. What needs a
+    restart is named.
     """
     answer = console.client().reload()
     console.show(answer, display.reloaded(answer))
 
 
 @main.command("log-level")
-@click.argument("level", required=False, type=click.Choice(LEVELS))
+@click.argument(
+    "level",
+    cls=Argument,
+    required=False,
+    type=click.Choice(LEVELS),
+    metavar="[LEVEL]",
+    help=f"{', '.join(LEVELS[:-1])} or {LEVELS[-1]}; without it, the level is shown.",
+)
 @click.pass_obj
 def log_level(console: Console, level: str | None) -> None:
     """Show or set how much the daemon logs.
@@ -459,19 +517,23 @@ def log_level(console: Console, level: str | None) -> None:
     console.show(answer, [answer.level])
 
 
-@main.command()
-@click.argument("shell", type=click.Choice(SHELLS))
+@main.command(
+    examples=(
+        (
+            "bash",
+            "claude-codectl completion bash > ~/.local/share/bash-completion/completions/claude-codectl",
+        ),
+        ("zsh", 'claude-codectl completion zsh > "${fpath[1]}/_claude-codectl"'),
+        ("fish", "claude-codectl completion fish > ~/.config/fish/completions/claude-codectl.fish"),
+    ),
+)
+@click.argument("shell", cls=Argument, type=click.Choice(SHELLS), metavar="SHELL", help="bash, zsh or fish.")
 @click.pass_obj
 def completion(console: Console, shell: str) -> None:
     """Print a shell's completion script.
 
     It completes commands, options, and the IDs that a running daemon knows.
-
-    \b
-    bash:  claude-codectl completion bash > ~/.local/share/bash-completion/completions/claude-codectl
-    zsh:   claude-codectl completion zsh > "${fpath[1]}/_claude-codectl"
-    fish:  claude-codectl completion fish > ~/.config/fish/completions/claude-codectl.fish
-    """  # noqa: D301 - click's mark, not an escape
+    """
     script = _script(shell)
     console.show({"shell": shell, "script": script}, script.splitlines())
 

@@ -3,18 +3,21 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import click
 import msgspec
 from click.shell_completion import CompletionItem
 
+from claude_coded import guide
 from claude_coded.codectl import display
 from claude_coded.codectl.client import PATIENCE, ControlClient, ControlError, Name, Refused, Unreachable
 from claude_coded.codectl.places import candidates
 from claude_coded.control.api import worker_number
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any] | click.Command)
 
 PROGRAM: Final = "claude-codectl"
 VARIABLE: Final = "CLAUDE_CODED_SOCKET"
@@ -113,15 +116,38 @@ def _common(variable: str | None = None) -> list[click.Parameter]:
     ]
 
 
-class Command(click.Command):
-    """A command, which takes the common options too."""
+STATUS: Final[Mapping[int, str]] = {
+    0: "Done.",
+    FAILED: "Refused, or failed.",
+    2: "Wrong usage.",
+    NO_DAEMON: "No daemon, or none that answers.",
+}
+"""What an exit status means where a command does not say otherwise."""
 
-    def __init__(self, *args: Any, **more: Any) -> None:  # noqa: ANN401 - click's
-        super().__init__(*args, **more)
+
+def statuses(own: Mapping[int, str]) -> guide.Section:
+    """Return what the exit statuses of a command mean, of which some are its own."""
+    told = {**STATUS, **own}
+    return guide.Section("Exit status", entries=tuple((str(code), told[code]) for code in sorted(told)))
+
+
+class Command(guide.Guided):
+    """A command, which takes the common options too. `status` are its own meanings of exit statuses."""
+
+    def __init__(
+        self,
+        *args: Any,  # noqa: ANN401 - click's
+        status: Mapping[int, str] | None = None,
+        examples: tuple[guide.Entry, ...] = (),
+        **more: Any,  # noqa: ANN401
+    ) -> None:
+        shown = (guide.Section("Examples", examples=examples),) if examples else ()
+        super().__init__(*args, sections=(*shown, statuses(status or {})), **more)
+        self.status = status or {}
         self.params.extend(_common())
 
 
-class Program(click.Group):
+class Program(guide.Guided, click.Group):
     """All commands: in the order of their definition, and with our errors."""
 
     command_class = Command
@@ -168,6 +194,20 @@ def _conversations_and_workers(client: ControlClient) -> Iterator[str]:
 
 complete_id: Final = _completed_by(_conversations_and_workers)
 complete_request: Final = _completed_by(lambda client: (it.id for it in client.requests()))
+
+ID: Final = (
+    "A conversation, TENANT/CONVERSATION where two tenants have one of the same name, or a worker, as w3."
+)
+
+
+def _argument(name: str, complete: Completion, text: str, **more: Any) -> Callable[[Decorated], Decorated]:  # noqa: ANN401
+    given = {"metavar": "ID", **more}
+    return click.argument(name, cls=guide.Argument, shell_complete=complete, help=text, **given)
+
+
+named: Final = _argument("name", complete_id, ID)
+several: Final = _argument("names", complete_id, ID, metavar="[ID]...", nargs=-1)
+asked: Final = _argument("request", complete_request, "A request, as `requests` shows it.")
 
 
 def conversation_or_worker(

@@ -47,43 +47,72 @@ def history(given: list[ChatMessage]) -> tuple[str | None, tuple[Message, ...]]:
     if not given:
         raise InvalidRequest("at least one message is needed", param="messages")
     system: list[str] = []
-    messages: list[Message] = []
-    calls = _Calls()
+    told = _Told()
     for index, message in enumerate(given):
         place = f"messages[{index}]"
-        if message.role in {"system", "developer"}:
-            system.append("\n".join(_texts(message, place)))
-        elif message.role in {"tool", "function"}:
-            _add_outcome(messages, calls.answer(message, place))
-        else:
-            calls.check_answered()
-            assistant = message.role == "assistant"
-            if parts := _answer(message, index) if assistant else _question(message, place):
-                calls.note(parts, message, place)
-                messages.append(Message(Role.ASSISTANT if assistant else Role.USER, parts))
-    calls.check_answered()
+        match message.role:
+            case "system" | "developer":
+                system.append("\n".join(_texts(message, place)))
+            case "tool" | "function":
+                told.add_outcome(message, place)
+            case "assistant":
+                told.add_answer(message, _answer(message, index), place)
+            case "user":
+                told.add_question(_question(message, place))
+    told.check_answered()
+    messages = told.messages
     if not messages or messages[-1].role is not Role.USER:
         raise InvalidRequest("the last message must be the user's", param=f"messages[{len(given) - 1}].role")
     return "\n\n".join(system) if system else None, tuple(messages)
 
 
-class _Calls:
-    """The calls that wait for their outcomes: each has to come, in the messages right after the call."""
+class _Told:
+    """The messages so far. Calls have to be answered by the messages that come right after them.
+
+    Some clients tell other things in between. Text of the assistant belongs to the reply that called, and
+    was said before the calls; what the user says is heard after their outcomes.
+    """
 
     def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self._later: list[Message] = []
         self._open: dict[str, str] = {}  # id -> the function's name
         self._made = ""  # where
 
-    def note(self, parts: tuple[Part, ...], message: ChatMessage, place: str) -> None:
-        self._open = {part.id: part.name for part in parts if isinstance(part, ToolCall)}
-        self._made = f"{place}.function_call" if message.function_call else f"{place}.tool_calls"
+    def add_question(self, parts: tuple[Part, ...]) -> None:
+        (self._later if self._open else self.messages).append(Message(Role.USER, parts))
 
-    def answer(self, message: ChatMessage, place: str) -> ToolOutcome:
+    def add_answer(self, message: ChatMessage, parts: tuple[Part, ...], place: str) -> None:
+        """Add what the assistant said; if that is nothing, there is no message."""
+        if self._continues(parts):
+            said, calls = _texts_and_others(self.messages[-1].parts)
+            self.messages[-1] = Message(Role.ASSISTANT, (*said, *parts, *calls))
+            return
+        self.check_answered()
+        if parts:
+            self._open = {part.id: part.name for part in parts if isinstance(part, ToolCall)}
+            self._made = f"{place}.function_call" if message.function_call else f"{place}.tool_calls"
+            self.messages.append(Message(Role.ASSISTANT, parts))
+
+    def _continues(self, parts: tuple[Part, ...]) -> bool:
+        """Return whether these belong to the message with the calls, of which none is answered yet."""
+        unanswered = bool(self._open) and self.messages[-1].role is Role.ASSISTANT
+        return unanswered and all(isinstance(part, Text) for part in parts)
+
+    def add_outcome(self, message: ChatMessage, place: str) -> None:
+        """Add a tool's outcome; those of one reply make one message."""
         call = self._called(message, place)
         del self._open[call]
         parts = (part for part in _content(message, place))
         kept = tuple(part for part in parts if isinstance(part, Text | Image | RemoteImage | Document))
-        return ToolOutcome(call, kept)
+        outcome, last = ToolOutcome(call, kept), self.messages[-1]
+        if last.role is Role.USER:
+            self.messages[-1] = Message(Role.USER, (*last.parts, outcome))
+        else:
+            self.messages.append(Message(Role.USER, (outcome,)))
+        if not self._open:
+            self.messages += self._later
+            self._later = []
 
     def _called(self, message: ChatMessage, place: str) -> str:
         """Return the id of the call that a message answers: a function's names the function alone."""
@@ -107,13 +136,9 @@ class _Calls:
             raise InvalidRequest(f"these tool calls have no results: {missing}", param=self._made)
 
 
-def _add_outcome(messages: list[Message], outcome: ToolOutcome) -> None:
-    """Add a tool's outcome; those of one reply make one message."""
-    last = messages[-1] if messages else None
-    if last is not None and last.role is Role.USER and isinstance(last.parts[-1], ToolOutcome):
-        messages[-1] = Message(Role.USER, (*last.parts, outcome))
-    else:
-        messages.append(Message(Role.USER, (outcome,)))
+def _texts_and_others(parts: tuple[Part, ...]) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+    texts = tuple(part for part in parts if isinstance(part, Text))
+    return texts, tuple(part for part in parts if not isinstance(part, Text))
 
 
 def _question(message: ChatMessage, place: str) -> tuple[Part, ...]:

@@ -1,9 +1,13 @@
-"""`python -m tests.benchmarks [--quick] [--json FILE] [NAMES…]`: measure the daemon against its limits."""
+"""`python -m tests.benchmarks [--quick] [--json FILE] [NAMES…]`: measure the daemon against its limits.
+
+`python -m tests.benchmarks alternatives` sets it beside other servers; see tests.benchmarks.alternatives.
+"""
 
 import argparse
 import sys
 from pathlib import Path
 
+from tests.benchmarks.alternatives.__main__ import main as alternatives
 from tests.benchmarks.harness import BenchmarkError
 from tests.benchmarks.report import document, table
 from tests.benchmarks.suite import BENCHMARKS, run
@@ -32,4 +36,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(alternatives(sys.argv[2:]) if sys.argv[1:2] == ["alternatives"] else main())

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
 from uuid import uuid4
@@ -197,11 +198,12 @@ class Command:
     workspace: Path
     environment: Mapping[str, str]
 
-    def spawn(self) -> "subprocess.Popen[bytes]":
-        """Start the CLI as the daemon would."""
-        launch = Launch(agent=True, workspace=self.workspace, permission_mode="bypassPermissions")
+    def spawn(self, launch: Launch | None = None, session: str | None = None) -> "subprocess.Popen[bytes]":
+        """Start the CLI as the daemon would; a fresh one of the agent's unless a launch says otherwise."""
+        fresh = Launch(agent=True, workspace=self.workspace, permission_mode="bypassPermissions")
+        words = arguments(launch or fresh, session or str(uuid4()))
         return subprocess.Popen(
-            [*die_with_parent(shutil.which), str(self.binary), *arguments(launch, str(uuid4()))],
+            [*die_with_parent(shutil.which), str(self.binary), *words],
             cwd=self.workspace,
             env=environment(self.environment, api_key=API_KEY, retries=RETRIES),
             stdin=subprocess.PIPE,
@@ -215,20 +217,25 @@ class Command:
 class DirectConversation:
     """A conversation with a CLI of our own, on its pipes; the CLI is started by the first turn."""
 
-    def __init__(self, command: Command) -> None:
-        self._command = command
+    def __init__(self, command: Command, launch: Launch | None = None, session: str | None = None) -> None:
+        self._start = partial(command.spawn, launch, session)
         self._process: subprocess.Popen[bytes] | None = None
+        self._setup = b""
 
     def ask(self, text: str) -> Timing:
         """Run a turn; the first one's time includes the start of the process."""
         line = message_line(Message.of(Role.USER, text), str(uuid4()), query=True)
         started = time.perf_counter()
-        if self._process is None:
-            self._process = self._command.spawn()
-            line = Protocol().initialize(Setup())[0] + line
-        stdin, stdout = pipes(self._process)
-        stdin.write(line)
+        stdin, stdout = pipes(self._process or self.spawn())
+        stdin.write(self._setup + line)
+        self._setup = b""
         return follow(PipeReader(stdout).read, CLI_MARKS, started)
+
+    def spawn(self) -> "subprocess.Popen[bytes]":
+        """Start the process, which waits for its first turn."""
+        self._process = self._start()
+        self._setup = Protocol().initialize(Setup())[0]
+        return self._process
 
     def close(self) -> None:
         """End the process."""

@@ -1,30 +1,15 @@
-"""Installations of client programs, apart from the project's own environment and kept between runs."""
+"""Installations of client programs, kept between runs."""
 
-import fcntl
-import hashlib
-import os
-import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-INSTALL_SECONDS = 900.0
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "claude-coded-clients"
+from tests.support.install import kept, npm, python_packages
+
+__all__ = ["SOURCES", "node_packages", "python_packages"]
+
 SOURCES = Path(__file__).parent
-
-
-def python_packages(*packages: str) -> Path:
-    """Return a virtual environment that has these packages."""
-
-    def fill(directory: Path) -> None:
-        _run([sys.executable, "-m", "venv", str(directory)], directory)
-        _run([str(directory / "bin" / "pip"), "install", "-q", *packages], directory)
-
-    return _kept(re.split(r"\W*==|\[", packages[0])[0], [sys.version, *packages], fill)
 
 
 def node_packages(project: str) -> Path:
@@ -40,39 +25,9 @@ def node_packages(project: str) -> Path:
     def fill(directory: Path) -> None:
         for file in lists:
             shutil.copy(file, directory)
-        install = "ci" if len(lists) > 1 else "install"
-        _run(["npm", install, "--no-audit", "--no-fund", "--loglevel=error"], directory)
+        npm(directory, "ci" if len(lists) > 1 else "install")
 
-    directory = _kept(project, [file.read_text() for file in lists], fill)
+    directory = kept(project, [file.read_text() for file in lists], fill)
     for program in source.glob("*.mjs"):  # they find packages from where they are
         shutil.copy(program, directory)
     return directory
-
-
-def _kept(name: str, parts: Sequence[str], fill: Callable[[Path], None]) -> Path:
-    """Return a directory that was filled now or in an earlier run; another recipe has another directory."""
-    directory = CACHE / f"{name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
-    mark = directory / ".complete"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be at it
-        if not mark.exists():
-            shutil.rmtree(directory, ignore_errors=True)
-            directory.mkdir()
-            fill(directory)
-            mark.touch()
-    return directory
-
-
-def _run(command: Sequence[str], directory: Path) -> None:
-    done = subprocess.run(
-        command,
-        cwd=directory,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=INSTALL_SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, f"{' '.join(command)} failed: {done.stdout}"

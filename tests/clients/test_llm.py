@@ -9,19 +9,11 @@ import pytest
 from tests.clients.install import python_packages
 from tests.clients.library import DOT, calls, document
 from tests.clients.programs import Home
+from tests.clients.readme import block
 from tests.support.client import newest, reached
 from tests.support.daemon import Model
 
 pytestmark = pytest.mark.clients
-
-MODELS = """
-- model_id: {kind}
-  model_name: {kind}
-  api_base: "{url}"
-  supports_tools: true
-  supports_schema: true
-  vision: true
-"""
 
 FUNCTIONS = '''
 def get_weather(city: str) -> str:
@@ -39,9 +31,7 @@ def llm(home: Home) -> Llm:
     program = python_packages("llm==0.36") / "bin" / "llm"
     settings = home.path / ".config" / "io.datasette.llm"
     settings.mkdir(parents=True)
-    kinds = ("claude-code", "claude-code-chat")
-    text = "".join(MODELS.format(kind=kind, url=home.base_url) for kind in kinds)
-    (settings / "extra-openai-models.yaml").write_text(text)
+    (settings / "extra-openai-models.yaml").write_text(block("llm", home.base_url))
 
     def run(*arguments: str, kind: str = "claude-code-chat") -> str:
         return home.run(program, "-m", kind, *arguments).ok().strip()

@@ -11,6 +11,7 @@ import pytest
 from tests.clients.install import node_packages
 from tests.clients.library import DOT, PDF
 from tests.clients.programs import Home
+from tests.clients.readme import block
 from tests.support.daemon import Daemon, Json, Model
 
 pytestmark = pytest.mark.clients
@@ -27,38 +28,6 @@ IDENTITY = ("-c", "user.name=x", "-c", "user.email=x@x")
 OpenCode = Callable[..., list[Json]]
 
 
-def settings(base_url: str) -> Json:
-    """Return what opencode.json says of the daemon."""
-    able = {
-        "limit": {"context": 200_000, "output": 32_000},
-        "attachment": True,
-        "modalities": {"input": ["text", "image", "pdf"], "output": ["text"]},
-    }
-    return {
-        "$schema": "https://opencode.ai/config.json",
-        "model": "claude-coded/claude-code-chat",
-        "small_model": "claude-coded/claude-code-chat",
-        "provider": {
-            "claude-coded": {
-                "npm": "@ai-sdk/openai-compatible",
-                "name": "claude_coded",
-                "options": {"baseURL": base_url, "apiKey": "none"},
-                "models": {
-                    "claude-code-chat": {"name": "Claude", **able},
-                    "claude-code": {"name": "Claude Code", **able},
-                },
-            }
-        },
-        "agent": {
-            "claude-code": {  # Claude uses its own tools, and is offered none of opencode's
-                "mode": "primary",
-                "model": "claude-coded/claude-code",
-                "permission": {"*": "deny"},
-            }
-        },
-    }
-
-
 def tool(name: str, **arguments: Any) -> str:
     """Return the script of a call of one of opencode's tools."""
     return f"[[tool {name} {json.dumps(arguments)}]]"
@@ -69,7 +38,7 @@ def opencode(home: Home) -> OpenCode:
     """Return a function that runs opencode in a repository and returns its events."""
     program = node_packages("opencode") / "node_modules" / ".bin" / "opencode"
     subprocess.run(["git", "init", "-q", str(home.work)], check=True)
-    (home.work / "opencode.json").write_text(json.dumps(settings(home.base_url)))
+    (home.work / "opencode.json").write_text(block("opencode", home.base_url))
 
     def run(*texts: str, flags: Sequence[str] = ()) -> list[Json]:
         # The text comes by stdin: as an argument it would be put into quotes.

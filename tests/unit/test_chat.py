@@ -210,6 +210,30 @@ def test_user_messages_follow_outcomes() -> None:
     assert [len(message.parts) for message in chat.messages] == [1, 2, 2, 1, 1]
 
 
+@pytest.mark.parametrize("said", ["I look.", [{"type": "text", "text": "I look."}]])
+def test_text_that_is_told_after_the_calls_of_its_reply_was_said_before_them(said: Any) -> None:
+    late = {"role": "assistant", "content": said}
+    told = parse_chat(body(messages=[HELLO, CALLS, late, result("a"), result("b")]))
+    assert (
+        told.messages
+        == parse_chat(body(messages=[HELLO, {**CALLS, **late}, result("a"), result("b")])).messages
+    )
+    with pytest.raises(InvalidRequest, match=r"no results: b$"):
+        parse_chat(body(messages=[HELLO, CALLS, result("a"), late, result("b")]))
+
+
+def test_what_the_user_says_between_calls_and_outcomes_is_heard_after_them() -> None:
+    outcomes = [result("a"), result("b")]
+    for place in (0, 1):
+        between = [*outcomes[:place], HELLO, HELLO, *outcomes[place:]]
+        assert (
+            parse_chat(body(messages=[HELLO, CALLS, *between])).messages
+            == parse_chat(body(messages=[HELLO, CALLS, *outcomes, HELLO, HELLO])).messages
+        )
+    with pytest.raises(InvalidRequest, match=r"no results: b$"):
+        parse_chat(body(messages=[HELLO, CALLS, result("a"), HELLO]))
+
+
 def test_outcomes_that_are_missing_are_named() -> None:
     with pytest.raises(InvalidRequest, match=r"no results: a$"):
         parse_chat(body(messages=[HELLO, CALLS, result("b"), HELLO]))

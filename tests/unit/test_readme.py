@@ -16,6 +16,7 @@ from claude_coded.control.app import create_control_app
 from claude_coded.http.app import Access, Gate, create_app
 from claude_coded.http.choices import HEADERS
 from claude_coded.openai.fields import FIELDS, Treatment
+from claude_coded.reading import Choice
 from claude_coded.settings import Settings, specs
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -25,12 +26,25 @@ def section(title: str) -> str:
     return README.split(f"# {title}\n")[1].split("\n#")[0]
 
 
+def rows_of_settings() -> dict[str, tuple[str, str]]:
+    rows = re.findall(r"^\| `([A-Z_]+)` \|(.*?)\|(.*)\|$", section("Settings"), re.MULTILINE)
+    return {variable: (default.strip(), text) for variable, default, text in rows}
+
+
 def test_every_setting_is_told_with_its_default() -> None:
-    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", section("Settings"), re.MULTILINE))
+    rows = rows_of_settings()
     assert set(rows) == {spec.variable for spec in specs()}
     for spec in specs():
-        if spec.default not in {None, ()} and spec.derive is None:
-            assert rows[spec.variable] == spec.show(spec.default), spec.variable
+        default, _ = rows[spec.variable]
+        assert default.replace("`", "") == spec.unset, spec.variable  # what `--help` says
+
+
+def test_every_choice_is_told() -> None:
+    for spec in specs():
+        words = spec.parse.words if isinstance(spec.parse, Choice) else ()
+        for word in words:
+            assert word in spec.help, spec.variable
+            assert word in " ".join(rows_of_settings()[spec.variable]), spec.variable
 
 
 def test_every_field_is_told_with_its_treatment() -> None:

@@ -1,0 +1,397 @@
+"""What happens: each behaviour is asked for, and judged by what came back and by what the model got."""
+
+import base64
+import re
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import orjson
+
+from tests.benchmarks.alternatives.client import FAILURES, Asker, Json, Reply, said
+from tests.benchmarks.alternatives.running import Running, serving, settle_in, until
+from tests.benchmarks.alternatives.servers import Server
+from tests.benchmarks.harness import BenchmarkError
+from tests.support.daemon import Model, dialogue
+
+WATCH_SECONDS: Final = 8.0
+"""How long a turn without a client is watched."""
+
+GONE_SECONDS: Final = 2.0
+"""A turn whose client left has to have ended by then."""
+
+IMAGE: Final = Path(__file__).parents[2] / "data" / "images" / "square.png"
+ORIGIN: Final = "https://evil.example"
+LINE: Final = 160
+"""Characters of an answer that are shown."""
+
+
+class Verdict(Enum):
+    """Whether a server does it."""
+
+    YES = "yes"
+    PARTLY = "partly"
+    NO = "no"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen, in a few words."""
+
+    verdict: Verdict
+    what: str
+
+
+def _yes(what: str) -> Seen:
+    return Seen(Verdict.YES, what)
+
+
+def _no(what: str) -> Seen:
+    return Seen(Verdict.NO, what)
+
+
+def _partly(what: str) -> Seen:
+    return Seen(Verdict.PARTLY, what)
+
+
+@dataclass
+class Trial:
+    """One server under observation, and the scripted model behind it."""
+
+    server: Server
+    program: Path
+    directory: Path
+    model: Model
+
+    def __post_init__(self) -> None:
+        self._stack = ExitStack()
+        self.running: Running | None = None
+
+    @property
+    def asker(self) -> Asker:
+        """Return how the server is asked."""
+        assert self.running is not None
+        return self.running.asker
+
+    @cached_property
+    def mark(self) -> str:
+        """Return a word that nobody else says."""
+        return uuid4().hex[:8]
+
+    def start(self) -> None:
+        """Start the server: for the first time, or again with all that it has on disk."""
+        spot = settle_in(self.directory)
+        self.running = self._stack.enter_context(serving(self.server, self.program, spot, self.model.url))
+
+    def close(self) -> None:
+        """Stop the server."""
+        self._stack.close()
+
+    def stop(self) -> int:
+        """Stop the server; return how many processes it has left behind."""
+        self.close()
+        return self.running.left if self.running else 0
+
+    def received(self, marker: str) -> list[Json]:
+        """Return the requests that have reached the model with this text, the conversation's own only."""
+        # A title or a warm-up of the CLI has no tools and another question; it repeats what was said.
+        return [body for body in self.model.requests() if marker in orjson.dumps(body["messages"]).decode()]
+
+    def newest(self, marker: str) -> Json:
+        """Return the newest of them."""
+        bodies = self.received(marker)
+        if not bodies:
+            raise BenchmarkError("nothing reached the model")
+        return bodies[-1]
+
+
+# History -----------------------------------------------------------------------------------------------
+
+
+def history(trial: Trial) -> Seen:
+    """Send a history that the server has never seen."""
+    first, answer, question = (f"{word}-{trial.mark}" for word in ("ant", "bee", "cow"))
+    talk = trial.asker.converse()
+    talk.said += [said("user", first), said("assistant", answer)]
+    talk.ask(f"{question} [[say good]]")
+    return _judge_history(trial.newest(question), first, answer, question)
+
+
+def _judge_history(body: Json, first: str, answer: str, question: str) -> Seen:
+    """Judge what the model got of a question, an answer and a question."""
+    got = [(role, text) for role, text in dialogue(body) if role != "system"]  # the CLI's own
+    what = ", ".join(role for role, _ in got)
+    asked = [at for at, (_, text) in enumerate(got) if first in text]
+    answered = [at for at, (role, text) in enumerate(got) if role == "assistant" and answer in text]
+    if not asked:
+        return _no(f"the model got the last question alone ({what})")
+    if any(question in got[at][1] for at in asked):
+        return _no("pasted into one prompt")
+    if len(asked) == len(answered) == 1 and asked < answered and got[answered[0]][1].strip() == answer:
+        return _yes(f"the model got {what}")
+    return _partly(f"the model got {what}, not each once")
+
+
+def another(trial: Trial) -> Seen:
+    """Have one client tell something, and another ask in a new conversation."""
+    trial.asker.converse().ask(f"my secret is {trial.mark}-pearl [[say I keep it]]")
+    reply = trial.asker.converse().ask("what do you know? [[recall]]")
+    if f"{trial.mark}-pearl" in reply.text:
+        return _no("the second conversation has the first one's messages")
+    return _yes("it knows nothing of the other")
+
+
+def restart(trial: Trial) -> Seen:
+    """Stop the server after a turn, start it again, and go on."""
+    talk = trial.asker.converse()
+    first, answer, question = (f"{word}-{trial.mark}" for word in ("dog", "elk", "fox"))
+    talk.ask(f"{first} [[say {answer}]]")
+    trial.stop()
+    trial.start()
+    talk.asker = trial.asker
+    talk.ask(f"{question} [[say good]]")
+    return _judge_history(trial.newest(question), first, answer, question)
+
+
+# What a client may wish for ----------------------------------------------------------------------------
+
+WEATHER: Final[Json] = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Tells the weather of a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
+    },
+}
+
+
+def tool(trial: Trial) -> Seen:
+    """Offer a function, have the model call it, and send its result."""
+    talk = trial.asker.converse()
+    reply = talk.ask(f"weather {trial.mark}? {trial.server.call} [[result]]", tools=[WEATHER])
+    if not reply.calls:
+        return _no(f"no call came back: {_told(reply)}")
+    call = reply.calls[0]
+    arguments = _json(call["function"]["arguments"])
+    if (call["function"]["name"], arguments) != ("get_weather", {"city": "Oslo"}):
+        return _no(f"another call came back: {call['function']}")
+    result = f"7 degrees {trial.mark}-oslo"
+    talk.said.append({"role": "tool", "tool_call_id": call["id"], "content": result})
+    talk.ask(None, tools=[WEATHER])
+    got = orjson.dumps(trial.newest(result)["messages"]).decode()
+    if '"tool_result"' in got:
+        return _yes("the call came back, and its result reached the model as one")
+    return _partly("calls are asked for in words; the result is pasted into the prompt")
+
+
+def schema(trial: Trial) -> Seen:
+    """Ask for an object by a schema."""
+    note = f"shape-{trial.mark}"
+    shape = {
+        "type": "object",
+        "description": note,
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+    wished = {"type": "json_schema", "json_schema": {"name": "place", "schema": shape, "strict": True}}
+    reply = trial.asker.converse().ask(
+        'which town? [[tool StructuredOutput {"city": "Oslo"}]]', response_format=wished
+    )
+    if _json(reply.text) == {"city": "Oslo"}:
+        return _yes("an object that fits came back")
+    if any(note in orjson.dumps(body).decode() for body in trial.model.requests()):
+        return _partly(f"the model was told of the schema, but {_told(reply)}")
+    return _no(f"the model never sees the schema; {_told(reply)}")
+
+
+def stop(trial: Trial) -> Seen:
+    """Ask for an answer that ends before a word."""
+    reply = trial.asker.converse().ask("[[say one two END three]]", stop=["END"])
+    kept = reply.text.strip() == "one two" and reply.finish == "stop"
+    return _yes("it ends there") if kept else _no(_told(reply))
+
+
+def limit(trial: Trial) -> Seen:
+    """Ask for five tokens of fifty."""
+    reply = trial.asker.converse().ask("[[words 50]]", max_tokens=5)
+    words = len(reply.text.split())
+    what = f"{words} of 50 words came, finish_reason {reply.finish}"
+    return _yes(what) if reply.finish == "length" and words <= 5 else _no(what)
+
+
+def image(trial: Trial) -> Seen:
+    """Show an image."""
+    url = {"url": f"data:image/png;base64,{base64.b64encode(IMAGE.read_bytes()).decode()}"}
+    content = [
+        {"type": "text", "text": f"look {trial.mark}-eye [[say good]]"},
+        {"type": "image_url", "image_url": url},
+    ]
+    reply = trial.asker.converse().ask(content)
+    bodies = trial.received(f"{trial.mark}-eye")
+    if any('"image","source"' in orjson.dumps(body["messages"]).decode() for body in bodies):
+        return _yes("the model got the image")
+    if any(re.search(r"\.(png|img)\b", text) for body in bodies for _, text in dialogue(body)):
+        return _partly("the model got the path of a file, to read it by a tool")
+    return _no(f"the model got no image; {_told(reply)}")
+
+
+def plain(trial: Trial) -> Seen:
+    """Send prompts that a command line or Claude Code would take for more than text."""
+    secret = trial.directory / "outside.txt"
+    secret.write_text(f"sesame-{trial.mark}")
+    trial.model.forget()
+    option = trial.asker.converse().ask("--version")
+    if not trial.received("--version"):
+        return _no(f"the prompt --version never reaches the model; {_told(option)}")
+    trial.asker.converse().ask(f"see @{secret} [[say good]]")
+    if trial.received(f"sesame-{trial.mark}"):
+        return _no(f"@{secret.name} in a prompt brings the file to the model")
+    return _yes("the model got them as they were")
+
+
+# What goes wrong ---------------------------------------------------------------------------------------
+
+
+def busy(trial: Trial) -> Seen:
+    """Have the model's API say 429."""
+    return _failure(trial, 429, lambda reply: reply.status == 429)
+
+
+def key(trial: Trial) -> Seen:
+    """Have the model's API say 401."""
+    clear = re.compile(r"(?i)api.?key|authent|401|credential|log.?in")
+    return _failure(trial, 401, lambda reply: reply.status >= 400 and bool(clear.search(reply.error or "")))
+
+
+def _failure(trial: Trial, status: int, fits: Callable[[Reply], bool]) -> Seen:
+    """Judge both answers: not streamed, and streamed."""
+    replies, told = [], []
+    for stream in (False, True):
+        try:
+            replies.append(trial.asker.converse().ask(f"[[error {status}]]", stream=stream))
+            told.append(_told(replies[-1]))
+        except FAILURES as error:
+            told.append(_fault(trial, error))
+    what = f"{told[0]}; streamed: {told[1]}"
+    if len(replies) == 2 and all(map(fits, replies)):
+        return _yes(what)
+    # A stream may have begun; then an error event is all that is left.
+    if len(replies) == 2 and all(reply.error is not None for reply in replies):
+        return _partly(what)
+    return _no(what)
+
+
+def deltas(trial: Trial) -> Seen:
+    """Have the model speak for a second."""
+    reply = trial.asker.converse().ask("[[delay 100]] [[words 11]]")
+    if reply.first is None:
+        return _no(_told(reply))
+    spread = reply.total - reply.first
+    what = f"{len(reply.contents)} pieces over {spread:.1f} s"
+    return _yes(what) if spread > 0.5 and len(reply.contents) > 5 else _no(what)
+
+
+def leaves(trial: Trial) -> Seen:
+    """Leave in the middle of an answer, and look whether the model goes on."""
+    before = trial.model.stats()["active"]
+    with trial.asker.converse().open("[[delay 50]] [[words 600]]") as exchange:
+        if until(lambda: trial.model.stats()["active"] > before, 20) is None:
+            return _no("the turn never began")
+        exchange.glance(exchange.now + 0.5)
+    seconds = until(lambda: trial.model.stats()["active"] <= before, WATCH_SECONDS)
+    if seconds is None:
+        return _no(f"the turn runs on: after {WATCH_SECONDS:g} s the model still answers")
+    what = f"the turn ended after {seconds:.1f} s"
+    return (_yes if seconds <= GONE_SECONDS else _partly)(what)
+
+
+def origin(trial: Trial) -> Seen:
+    """Ask as a browser does for a page of somebody else's."""
+    status, allowed = trial.asker.preflight(ORIGIN)
+    if status < 300 and allowed in {"*", ORIGIN}:
+        return _no(f"any page may ask: the preflight allows {allowed}")
+    headers = {"Content-Type": "text/plain", "Origin": ORIGIN}
+    reply = trial.asker.converse().ask("[[say hello]]", headers)
+    if reply.status < 300:
+        return _partly("the preflight is refused, but a page's plain POST is answered")
+    return _yes(f"refused: {reply.status}")
+
+
+# All of them -------------------------------------------------------------------------------------------
+
+BEHAVIOURS: Final[Mapping[str, Callable[[Trial], Seen]]] = {
+    "streams as the model speaks": deltas,
+    "a foreign history as true messages": history,
+    "a new conversation knows no other": another,
+    "goes on after a restart of the server": restart,
+    "function tools are called for real": tool,
+    "`response_format` json_schema": schema,
+    "`stop`": stop,
+    "`max_tokens`": limit,
+    "images": image,
+    "a prompt is text and nothing more": plain,
+    "upstream 429 is a 429": busy,
+    "upstream 401 is a clear error": key,
+    "another page's Origin is refused": origin,
+    "a turn ends when its client goes": leaves,
+}
+LEAVES_NOTHING: Final = "no process outlives the server"
+
+
+def watch(
+    server: Server, program: Path, directory: Path, model: Model, tell: Callable[[str], None]
+) -> dict[str, Seen]:
+    """Watch a server do all of it."""
+    trial = Trial(server, program, directory, model)
+    seen: dict[str, Seen] = {}
+    with closing(trial):
+        trial.start()
+        for name, look in BEHAVIOURS.items():
+            tell(f"behaviour of {server.name}: {name}")
+            seen[name] = _look(look, trial)
+        left = trial.stop()
+        seen[LEAVES_NOTHING] = _no(f"{left} lived on") if left else _yes("none did")
+    return seen
+
+
+def _look(look: Callable[[Trial], Seen], trial: Trial) -> Seen:
+    """Look, and take a failure for what it is; a server that has died is started again."""
+    trial.model.forget()
+    try:
+        return look(trial)
+    except FAILURES as error:
+        return _no(_fault(trial, error))
+
+
+def _fault(trial: Trial, error: BaseException) -> str:
+    """Tell of a failure; a server that has died of it is started again."""
+    running = trial.running
+    assert running is not None
+    died = until(lambda: running.process.poll() is not None, 1) is not None
+    if died:
+        trial.stop()
+        trial.start()
+    return f"{'the server died: ' if died else ''}{type(error).__name__}: {error}"[:LINE]
+
+
+def _told(reply: Reply) -> str:
+    """Return what an answer said, shortly."""
+    text = f"error {reply.error!r}" if reply.error is not None else repr(reply.text)
+    return f"{reply.status}, {text[:LINE]}"
+
+
+def _json(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
