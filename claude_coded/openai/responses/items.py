@@ -103,12 +103,16 @@ def history(items: Sequence[Item], past: tuple[Message, ...] = ()) -> tuple[list
 
 
 class _History:
-    """Messages that grow item by item: those of one answer, and what its calls returned, belong together."""
+    """Messages that grow item by item: those of one answer, and what its calls returned, belong together.
+
+    What the user says while calls wait for their outputs is heard after those.
+    """
 
     def __init__(self, past: tuple[Message, ...]) -> None:
         self.messages = list(past)
         self.system: list[str] = []
         self._past = len(past)
+        self._later: list[Message] = []
         # Calls that wait for what they return, in the answer right before.
         self._open = {part.id for part in past[-1].parts if isinstance(part, ToolCall)} if past else set()
 
@@ -136,15 +140,13 @@ class _History:
         parts = _content(item.content, item.role, f"{place}.content")
         if item.role in {"system", "developer"}:
             self.system.append("\n".join(part.text for part in parts if isinstance(part, Text)))
-            return
-        if item.role == "assistant":
+        elif item.role == "assistant":
             self._answer([part for part in parts if isinstance(part, Text)], place)
-            return
-        self.check_answered(place)
-        said = tuple(part for part in parts if not is_blank(part))
-        if not said:
-            raise InvalidRequest("a user message must not be empty", param=f"{place}.content")
-        self.messages.append(Message(Role.USER, said))
+        else:
+            said = tuple(part for part in parts if not is_blank(part))
+            if not said:
+                raise InvalidRequest("a user message must not be empty", param=f"{place}.content")
+            (self._later if self._open else self.messages).append(Message(Role.USER, said))
 
     def _call(self, item: Item, place: str) -> None:
         if not item.call_id or item.call_id in self._open:
@@ -165,13 +167,12 @@ class _History:
             self.check_answered(place)
         texts = [part.text for part in (*before, *parts) if isinstance(part, Text)]
         calls = [part for part in (*before, *parts) if isinstance(part, ToolCall)]
-        text = _joined(texts)
-        said: list[Part] = [*([Text(text)] if not is_blank(Text(text)) else []), *calls]
-        if said:
-            self.messages.append(Message(Role.ASSISTANT, tuple(said)))
+        text = Text(_joined(texts))
+        if said := (*(() if is_blank(text) else (text,)), *calls):
+            self.messages.append(Message(Role.ASSISTANT, said))
 
     def _output(self, item: Item, place: str) -> None:
-        if item.call_id not in self._open or item.call_id is None:
+        if item.call_id is None or item.call_id not in self._open:
             raise InvalidRequest(
                 f"no call {item.call_id!r:.80} of the answer before waits for an output",
                 param=f"{place}.call_id",
@@ -179,13 +180,14 @@ class _History:
         if item.output is None:
             raise InvalidRequest("what has the tool returned?", param=f"{place}.output")
         self._open.remove(item.call_id)
-        parts = tuple(_content(item.output, "tool", f"{place}.output"))
-        outcome = ToolOutcome(item.call_id, parts)
-        last = self.messages[-1]
-        if last.role is Role.USER and isinstance(last.parts[-1], ToolOutcome):
+        outcome = ToolOutcome(item.call_id, tuple(_content(item.output, "tool", f"{place}.output")))
+        if (last := self.messages[-1]).role is Role.USER:
             self.messages[-1] = Message(Role.USER, (*last.parts, outcome))
         else:
             self.messages.append(Message(Role.USER, (outcome,)))
+        if not self._open:
+            self.messages += self._later
+            self._later = []
 
 
 def _joined(texts: Sequence[str]) -> str:
