@@ -1,19 +1,18 @@
 """Installations of client programs, apart from the project's own environment and kept between runs."""
 
-import fcntl
-import hashlib
-import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.support.kept import kept
+
 INSTALL_SECONDS = 900.0
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "claude-coded-clients"
+CACHE = "claude-coded-clients"
 SOURCES = Path(__file__).parent
 
 
@@ -24,7 +23,7 @@ def python_packages(*packages: str) -> Path:
         _run([sys.executable, "-m", "venv", str(directory)], directory)
         _run([str(directory / "bin" / "pip"), "install", "-q", *packages], directory)
 
-    return _kept(re.split(r"\W*==|\[", packages[0])[0], [sys.version, *packages], fill)
+    return kept(CACHE, re.split(r"\W*==|\[", packages[0])[0], [sys.version, *packages], fill)
 
 
 def node_packages(project: str) -> Path:
@@ -43,24 +42,9 @@ def node_packages(project: str) -> Path:
         install = "ci" if len(lists) > 1 else "install"
         _run(["npm", install, "--no-audit", "--no-fund", "--loglevel=error"], directory)
 
-    directory = _kept(project, [file.read_text() for file in lists], fill)
+    directory = kept(CACHE, project, [file.read_text() for file in lists], fill)
     for program in source.glob("*.mjs"):  # they find packages from where they are
         shutil.copy(program, directory)
-    return directory
-
-
-def _kept(name: str, parts: Sequence[str], fill: Callable[[Path], None]) -> Path:
-    """Return a directory that was filled now or in an earlier run; another recipe has another directory."""
-    directory = CACHE / f"{name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
-    mark = directory / ".complete"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be at it
-        if not mark.exists():
-            shutil.rmtree(directory, ignore_errors=True)
-            directory.mkdir()
-            fill(directory)
-            mark.touch()
     return directory
 
 
