@@ -43,8 +43,8 @@ def eventually(check: Callable[[], T], seconds: float = 10.0, every: float = 0.0
 class Model:
     """The scripted Messages API as a process, and what reached it."""
 
-    def __init__(self) -> None:
-        command = [sys.executable, "-m", "claude_coded.offline", "--port", "0"]
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        command = [sys.executable, "-m", "claude_coded.offline", "--host", host]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         self.url = self._process.stdout.readline().split()[-1]
