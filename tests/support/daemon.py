@@ -244,6 +244,7 @@ class Daemon:
     arguments: tuple[str, ...] = ()
     key: str | None = None
     port: int = 0
+    program: tuple[str, ...] = (sys.executable, "-m", "claude_coded")
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -309,7 +310,7 @@ class Daemon:
         (self.directory / "config.toml").touch()
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "claude_coded", "serve", *self.arguments],
+                [*self.program, "serve", *self.arguments],
                 env=self.environment,
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
