@@ -37,13 +37,22 @@ def keys(machine: Machine) -> Iterator[Finding]:
         return
     file = access.api_keys_file
     if not known and not is_loopback(host):
-        text = f"none, and HOST {host} is beyond loopback: whoever reaches it gets a shell here"
         mark = Mark.WARNING if access.allow_no_keys else Mark.FAILED
-        yield Finding("api keys", mark, text, "set CLAUDE_CODED_API_KEYS_FILE, or HOST=127.0.0.1")
+        yield Finding("api keys", mark, *_open_to_all(host, allowed=access.allow_no_keys))
     elif file is not None and stat.S_IMODE(file.stat().st_mode) & 0o004:
         yield Finding("api keys", Mark.WARNING, f"everybody here can read {file}", f"chmod o= {file}")
     else:
         yield Finding("api keys", Mark.OK, f"{len(known)} set" if known else f"none, on {host}")
+
+
+def _open_to_all(host: str, *, allowed: bool) -> tuple[str, str]:
+    """Return what that means, and what to do: from a container it is the published port that leads out."""
+    if not probes.in_container():
+        text = f"none, and HOST {host} is beyond loopback: whoever reaches it gets a shell here"
+        return text, "set CLAUDE_CODED_API_KEYS_FILE, or HOST=127.0.0.1"
+    text = "none: whoever reaches the port as it is published gets a shell in this container"
+    also = "" if allowed else " with CLAUDE_CODED_ALLOW_NO_KEYS=1"
+    return text, f"publish it for 127.0.0.1 alone{also}, or set CLAUDE_CODED_API_KEYS"
 
 
 # The port ----------------------------------------------------------------------------------------------

@@ -29,6 +29,15 @@ _LISTENS: Final = "0A"
 """The state of a listening socket in /proc/net/tcp (proc(5))."""
 
 
+CONTAINER_MARKS: Final = (Path("/.dockerenv"), Path("/run/.containerenv"))
+"""Files by which Docker and podman mark a container."""
+
+
+def in_container() -> bool:
+    """Return whether this is a container of Docker's or podman's."""
+    return any(mark.exists() for mark in CONTAINER_MARKS)
+
+
 # Directories -------------------------------------------------------------------------------------------
 
 

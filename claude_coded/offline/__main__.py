@@ -1,4 +1,4 @@
-"""`python -m claude_coded.offline` serves the scripted Messages API on 127.0.0.1 until SIGTERM or SIGINT."""
+"""`python -m claude_coded.offline` serves the scripted Messages API until SIGTERM or SIGINT."""
 
 import argparse
 import asyncio
@@ -15,16 +15,18 @@ STOP_SECONDS: Final = 0.5
 
 
 def main() -> None:
-    """Serve on 127.0.0.1 until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(
         prog="python -m claude_coded.offline", description="A scripted Messages API."
     )
-    parser.add_argument("--port", type=int, default=0, help="TCP port of 127.0.0.1; 0 chooses a free one")
-    asyncio.run(_serve(parser.parse_args().port))
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="TCP port; 0 chooses a free one")
+    given = parser.parse_args()
+    asyncio.run(_serve(given.host, given.port))
 
 
-async def _serve(port: int) -> None:
-    listener = Listener(OfflineModel(), bind_tcp("127.0.0.1", port))
+async def _serve(host: str, port: int) -> None:
+    listener = Listener(OfflineModel(), bind_tcp(host, port))
     logging.getLogger("_granian").setLevel(logging.CRITICAL)  # a cut connection is no news
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

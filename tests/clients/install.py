@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.install import kept, npm, python_packages
+from tests.support.install import CACHE, npm, python_packages
+from tests.support.kept import kept
 
 __all__ = ["SOURCES", "node_packages", "python_packages"]
 
@@ -27,7 +28,7 @@ def node_packages(project: str) -> Path:
             shutil.copy(file, directory)
         npm(directory, "ci" if len(lists) > 1 else "install")
 
-    directory = kept(project, [file.read_text() for file in lists], fill)
+    directory = kept(CACHE, project, [file.read_text() for file in lists], fill)
     for program in source.glob("*.mjs"):  # they find packages from where they are
         shutil.copy(program, directory)
     return directory

@@ -1,6 +1,6 @@
 """A real systemd, booted as PID 1 in namespaces of its own over a throw-away overlay of this machine.
 
-The network is the machine's. What is written inside is gone with it. Run as a program, this file turns the
+The network is the machine's. What is written inside is gone with it. Run as a program, this module turns the
 first process of the new namespaces into systemd.
 """
 
@@ -13,9 +13,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from tests.support.namespaces import (
+    PROJECT,
+    Bind,
+    bind,
+    change_root,
+    hierarchies,
+    joining,
+    make_devices,
+    mount,
+    remove_groups,
+)
 
 SYSTEMD: Final = Path("/lib/systemd/systemd")
 TOOLS: Final = ("unshare", "nsenter", "mount", "umount", "systemctl", "journalctl", "systemd-analyze")
@@ -27,14 +38,6 @@ ENVIRONMENT: Final = {
     "LANG": "C.UTF-8",
     "TERM": "dumb",
     "SYSTEMD_PAGER": "cat",
-}
-NODES: Final = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}
-LINKS: Final = {
-    "fd": "/proc/self/fd",
-    "stdin": "fd/0",
-    "stdout": "fd/1",
-    "stderr": "fd/2",
-    "ptmx": "pts/ptmx",
 }
 TARGET_UNIT: Final = "[Unit]\nRequires=basic.target\nAfter=basic.target\nAllowIsolate=yes\n"
 
@@ -53,19 +56,7 @@ def missing() -> str:
 
 def _unified() -> Path | None:
     """Return where control groups of version 2 are mounted."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields = line.split()
-        if fields[fields.index("-") + 1] == "cgroup2":
-            return Path(fields[4])
-    return None
-
-
-@dataclass(frozen=True)
-class Bind:
-    """A directory or file of the machine, and where it is to be seen inside."""
-
-    source: Path
-    place: Path
+    return next((tree.place for tree in hierarchies() if tree.kind == "cgroup2"), None)
 
 
 class Booted:
@@ -167,7 +158,7 @@ def booted(binds: Sequence[Bind] = ()) -> Iterator[Booted]:
             finally:
                 system.stop()
         finally:
-            _remove_groups(group)
+            remove_groups(group)
 
 
 def _boot(work: Path, group: Path, binds: Sequence[Bind]) -> Booted:
@@ -178,10 +169,10 @@ def _boot(work: Path, group: Path, binds: Sequence[Bind]) -> Booted:
     (work / "mount").mkdir()
     command = ["unshare", "--fork", "--pid", "--mount", "--uts", "--ipc", "--cgroup", "--kill-child"]
     plan = {"work": str(work), "binds": [[str(bind.source), str(bind.place)] for bind in binds]}
-    command += [sys.executable, "-P", __file__, json.dumps(plan)]
-    joined = ["sh", "-c", f'echo $$ >{group}/cgroup.procs; exec "$@"', "-", *command]
+    command += [sys.executable, "-m", "tests.support.booted", json.dumps(plan)]
+    joined = joining([group], *command)
     with console.open("ab") as output:
-        lead = subprocess.Popen(joined, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        lead = subprocess.Popen(joined, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=PROJECT)
 
     def started() -> Booted | None:
         assert lead.poll() is None, console.read_text(errors="replace")
@@ -203,92 +194,39 @@ def _boot(work: Path, group: Path, binds: Sequence[Bind]) -> Booted:
     return system
 
 
-def _remove_groups(group: Path) -> None:
-    from tests.support.daemon import eventually  # noqa: PLC0415
-
-    def removed() -> bool:
-        for directory, _, _ in os.walk(group, topdown=False):
-            with contextlib.suppress(OSError):
-                Path(directory).rmdir()
-        return not group.exists()
-
-    eventually(removed)
-
-
 # Becoming systemd --------------------------------------------------------------------------------------
 
 
 def _become_systemd(work: Path, binds: Sequence[Sequence[str]]) -> None:
-    _mount("--make-rprivate", "/")
+    mount("--make-rprivate", "/")
     root = _overlay(work / "mount")
-    _mount("-t", "proc", "proc", f"{root}/proc")
+    mount("-t", "proc", "proc", f"{root}/proc")
     # The machine's kernel is not to be set up from in here.
-    _mount("--bind", f"{root}/proc/sys", f"{root}/proc/sys")
-    _mount("-o", "remount,bind,ro", f"{root}/proc/sys")
-    _mount("-t", "sysfs", "-o", "ro,nosuid,nodev,noexec", "sysfs", f"{root}/sys")
-    _mount("-t", "cgroup2", "-o", "nosuid,nodev,noexec", "cgroup2", f"{root}/sys/fs/cgroup")
-    _make_devices(root / "dev", work / "console")
-    _mount("-t", "tmpfs", "-o", "mode=755,nosuid,nodev", "tmpfs", f"{root}/run")
+    mount("--bind", f"{root}/proc/sys", f"{root}/proc/sys")
+    mount("-o", "remount,bind,ro", f"{root}/proc/sys")
+    mount("-t", "sysfs", "-o", "ro,nosuid,nodev,noexec", "sysfs", f"{root}/sys")
+    mount("-t", "cgroup2", "-o", "nosuid,nodev,noexec", "cgroup2", f"{root}/sys/fs/cgroup")
+    make_devices(root / "dev", work / "console")
+    mount("-t", "tmpfs", "-o", "mode=755,nosuid,nodev", "tmpfs", f"{root}/run")
     for source, place in binds:
-        _bind(Path(source), root / place.lstrip("/"))
+        bind(Path(source), root / place.lstrip("/"))
     units = root / "run/systemd/system"
     units.mkdir(parents=True)
     (units / TARGET).write_text(TARGET_UNIT)
     (root / "etc/machine-id").write_text("")
     (root / "etc/fstab").write_text("")
-    _change_root(root)
+    change_root(root)
     environment = {**ENVIRONMENT, "container": "tests", "SYSTEMD_LOG_TARGET": "journal"}
     os.execve(SYSTEMD, [str(SYSTEMD), "--system", f"--unit={TARGET}", "--show-status=no"], environment)
 
 
-def _mount(*arguments: str) -> None:
-    subprocess.run(["mount", *arguments], check=True)
-
-
 def _overlay(place: Path) -> Path:
-    _mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", str(place))
+    mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", str(place))
     upper, scratch, root = (place / name for name in ("upper", "scratch", "root"))
     for directory in (upper, scratch, root):
         directory.mkdir()
-    _mount("-t", "overlay", "-o", f"lowerdir=/,upperdir={upper},workdir={scratch}", "overlay", str(root))
+    mount("-t", "overlay", "-o", f"lowerdir=/,upperdir={upper},workdir={scratch}", "overlay", str(root))
     return root
-
-
-def _make_devices(devices: Path, console: Path) -> None:
-    """Make device nodes of its own: a change of their owner must not reach the machine's."""
-    _mount("-t", "tmpfs", "-o", "mode=755,nosuid", "tmpfs", str(devices))
-    for name, minor in NODES.items():
-        os.mknod(devices / name, 0o020666, os.makedev(1, minor))
-        (devices / name).chmod(0o666)
-    os.mknod(devices / "tty", 0o020666, os.makedev(5, 0))
-    for name in ("pts", "shm"):
-        (devices / name).mkdir()
-    _mount("-t", "devpts", "-o", "newinstance,ptmxmode=0666,mode=620", "devpts", str(devices / "pts"))
-    _mount("-t", "tmpfs", "-o", "mode=1777", "tmpfs", str(devices / "shm"))
-    for name, target in LINKS.items():
-        (devices / name).symlink_to(target)
-    _bind(console, devices / "console")
-
-
-def _bind(source: Path, place: Path) -> None:
-    if source.is_dir():
-        place.mkdir(parents=True, exist_ok=True)
-    else:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.touch()
-    _mount("--bind", str(source), str(place))
-
-
-def _change_root(root: Path) -> None:
-    old = root / ".old"
-    old.mkdir()
-    os.chdir(root)
-    subprocess.run(["pivot_root", ".", ".old"], check=True)
-    subprocess.run(["umount", "-l", "/.old"], check=True)
-    with contextlib.suppress(OSError):
-        Path("/.old").rmdir()
-    # A systemd in a container leaves this to whoever starts it; credentials are mounted by way of it.
-    _mount("--make-rshared", "/")
 
 
 if __name__ == "__main__":

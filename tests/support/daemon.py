@@ -43,8 +43,8 @@ def eventually(check: Callable[[], T], seconds: float = 10.0, every: float = 0.0
 class Model:
     """The scripted Messages API as a process, and what reached it."""
 
-    def __init__(self) -> None:
-        command = [sys.executable, "-m", "claude_coded.offline", "--port", "0"]
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        command = [sys.executable, "-m", "claude_coded.offline", "--host", host]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         self.url = self._process.stdout.readline().split()[-1]
@@ -244,6 +244,7 @@ class Daemon:
     arguments: tuple[str, ...] = ()
     key: str | None = None
     port: int = 0
+    program: tuple[str, ...] = (sys.executable, "-m", "claude_coded")
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -309,7 +310,7 @@ class Daemon:
         (self.directory / "config.toml").touch()
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "claude_coded", "serve", *self.arguments],
+                [*self.program, "serve", *self.arguments],
                 env=self.environment,
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,

@@ -1,17 +1,17 @@
 """Installations of programs of others, apart from the project's own environment and kept between runs."""
 
-import fcntl
-import hashlib
-import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
-INSTALL_SECONDS = 900.0
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "claude-coded-clients"
+from tests.support.kept import kept
+
+INSTALL_SECONDS: Final = 900.0
+CACHE: Final = "claude-coded-clients"
 
 
 class InstallError(Exception):
@@ -25,13 +25,13 @@ def python_packages(*packages: str) -> Path:
         _run([sys.executable, "-m", "venv", str(directory)], directory)
         _run([str(directory / "bin" / "pip"), "install", "-q", *packages], directory)
 
-    return kept(re.split(r"\W*==|\[", packages[0])[0], [sys.version, *packages], fill)
+    return kept(CACHE, re.split(r"\W*==|\[", packages[0])[0], [sys.version, *packages], fill)
 
 
 def node_package(package: str) -> Path:
     """Return a directory that has a program of npm's, `NAME@VERSION`, with its dependencies."""
     name = package.rpartition("@")[0]
-    return kept(name, [package], lambda directory: npm(directory, "install", package))
+    return kept(CACHE, name, [package], lambda directory: npm(directory, "install", package))
 
 
 def npm(directory: Path, *command: str) -> None:
@@ -42,21 +42,6 @@ def npm(directory: Path, *command: str) -> None:
         ["npm", *command, "--prefix", str(directory), "--no-audit", "--no-fund", "--loglevel=error"],
         directory,
     )
-
-
-def kept(name: str, parts: Sequence[str], fill: Callable[[Path], None]) -> Path:
-    """Return a directory that was filled now or in an earlier run; another recipe has another directory."""
-    directory = CACHE / f"{name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
-    mark = directory / ".complete"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be at it
-        if not mark.exists():
-            shutil.rmtree(directory, ignore_errors=True)
-            directory.mkdir()
-            fill(directory)
-            mark.touch()
-    return directory
 
 
 def _run(command: Sequence[str], directory: Path) -> None:

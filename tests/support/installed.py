@@ -15,8 +15,9 @@ import httpx
 import psutil
 
 import claude_coded
-from tests.support.booted import Bind, Booted
+from tests.support.booted import Booted
 from tests.support.daemon import REQUEST_SECONDS, Daemon
+from tests.support.namespaces import Bind
 
 PREFIX: Final = Path("/opt/claude-coded")
 PYTHON: Final = Path("/opt/python")

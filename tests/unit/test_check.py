@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_coded.check import Finding, Mark, as_json, as_text, cli, doors, examine, failed, places
+from claude_coded.check import Finding, Mark, as_json, as_text, cli, doors, examine, failed, places, probes
 from claude_coded.check.findings import Machine
 from claude_coded.settings import load
 from claude_coded.store import Store
@@ -363,11 +363,21 @@ def test_clients_keys(place: Path) -> None:
         bad(doors.keys, machine(place, **given), "Permission denied", "read it")
 
 
-def test_beyond_loopback_keys_are_needed(place: Path) -> None:
+def test_beyond_loopback_keys_are_needed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "CONTAINER_MARKS", ())
     bad(doors.keys, machine(place, HOST="0.0.0.0"), "HOST 0.0.0.0 is beyond loopback", "API_KEYS_FILE")
     warned(doors.keys, machine(place, HOST="0.0.0.0", CLAUDE_CODED_ALLOW_NO_KEYS=1), "gets a shell")
     ok(doors.keys, machine(place, HOST="0.0.0.0", CLAUDE_CODED_API_KEYS="a:k"), "1 set")
     ok(doors.keys, machine(place, HOST="::1"), "none, on ::1")
+
+
+def test_in_a_container_it_is_the_published_port_that_counts(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "mark").touch()
+    monkeypatch.setattr(probes, "CONTAINER_MARKS", (place / "mark",))
+    bad(doors.keys, machine(place, HOST="0.0.0.0"), "in this container", "ALLOW_NO_KEYS=1")
+    warned(doors.keys, machine(place, HOST="0.0.0.0", CLAUDE_CODED_ALLOW_NO_KEYS=1), "as it is published")
 
 
 # The port ----------------------------------------------------------------------------------------------

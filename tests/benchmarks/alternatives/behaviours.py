@@ -119,10 +119,10 @@ def history(trial: Trial) -> Seen:
     talk = trial.asker.converse()
     talk.said += [said("user", first), said("assistant", answer)]
     talk.ask(f"{question} [[say good]]")
-    return _judge_history(trial.newest(question), first, answer, question)
+    return judge_history(trial.newest(question), first, answer, question)
 
 
-def _judge_history(body: Json, first: str, answer: str, question: str) -> Seen:
+def judge_history(body: Json, first: str, answer: str, question: str) -> Seen:
     """Judge what the model got of a question, an answer and a question."""
     got = [(role, text) for role, text in dialogue(body) if role != "system"]  # the CLI's own
     what = ", ".join(role for role, _ in got)
@@ -155,7 +155,7 @@ def restart(trial: Trial) -> Seen:
     trial.start()
     talk.asker = trial.asker
     talk.ask(f"{question} [[say good]]")
-    return _judge_history(trial.newest(question), first, answer, question)
+    return judge_history(trial.newest(question), first, answer, question)
 
 
 # What a client may wish for ----------------------------------------------------------------------------
@@ -259,6 +259,41 @@ def plain(trial: Trial) -> Seen:
     return _yes("the model got them as they were")
 
 
+def agent(trial: Trial) -> Seen:
+    """Have Claude run a command in its workspace; if it may not, have it read a file there."""
+    assert trial.running is not None
+    made = trial.running.spot.work / f"made-{trial.mark}"
+    told = _told(_uses(trial, "Bash", command=f"touch {made}", description="touch"))
+    if made.exists():
+        return _yes("it ran a command in the workspace")
+    made.write_text("it is there")
+    if "it is there" in _uses(trial, "Read", file_path=str(made)).text:
+        return _partly(f"it reads files; a command: {told}")
+    return _no(told)
+
+
+def _uses(trial: Trial, name: str, **arguments: str) -> Reply:
+    call = orjson.dumps(arguments).decode()
+    return trial.asker.converse().ask(f"[[tool {name} {call}]] [[result]]")
+
+
+def responses(trial: Trial) -> Seen:
+    """Ask by OpenAI's newer API."""
+    word = f"good-{trial.mark}"
+    reply = trial.asker.post("/v1/responses", {"model": trial.server.model, "input": f"[[say {word}]]"})
+    told = f"{reply.status} {reply.raw[:LINE].decode(errors='replace')}"
+    return _yes("answered") if reply.status == 200 and word.encode() in reply.raw else _no(told)
+
+
+def foreign_name(trial: Trial) -> Seen:
+    """Ask for a model of OpenAI's, as a client that can't be told of others does."""
+    reply = trial.asker.converse().ask(f"{trial.mark}-name [[say good]]", model="gpt-4o")
+    got = {str(body["model"]) for body in trial.received(f"{trial.mark}-name")}
+    if reply.text == "good" and all("claude" in name for name in got):
+        return _yes(f"the model's API was asked for {', '.join(sorted(got))}")
+    return _no(f"the model's API was asked for {', '.join(sorted(got)) or 'nothing'}; {_told(reply)}")
+
+
 # What goes wrong ---------------------------------------------------------------------------------------
 
 
@@ -340,6 +375,9 @@ BEHAVIOURS: Final[Mapping[str, Callable[[Trial], Seen]]] = {
     "`max_tokens`": limit,
     "images": image,
     "a prompt is text and nothing more": plain,
+    "Claude's own tools work in the workspace": agent,
+    "the Responses API": responses,
+    "a model name of OpenAI's is taken": foreign_name,
     "upstream 429 is a 429": busy,
     "upstream 401 is a clear error": key,
     "another page's Origin is refused": origin,

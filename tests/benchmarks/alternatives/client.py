@@ -15,6 +15,7 @@ from tests.benchmarks.harness import BenchmarkError
 Json = dict[str, Any]
 
 ANSWER_SECONDS: Final = 90.0
+CHAT: Final = "/v1/chat/completions"
 READ_SIZE: Final = 256 * 1024
 DONE: Final = b"data: [DONE]"
 FAILURES: Final = (OSError, ValueError, http.client.HTTPException, BenchmarkError)
@@ -118,14 +119,14 @@ def read_events(pieces: Iterable[tuple[float, bytes]]) -> Iterator[Event]:
 class Exchange:
     """A request under way. Leaving the context closes the connection."""
 
-    def __init__(self, port: int, body: Json, headers: Mapping[str, str]) -> None:
+    def __init__(self, port: int, body: Json, headers: Mapping[str, str], path: str = CHAT) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
         self._connection.connect()
         data = orjson.dumps(body)
         self._response: http.client.HTTPResponse | None = None
         self.pieces: list[tuple[float, bytes]] = []
         self.started = time.perf_counter()
-        self._connection.request("POST", "/v1/chat/completions", data, dict(headers))
+        self._connection.request("POST", path, data, dict(headers))
 
     def __enter__(self) -> "Exchange":
         return self
@@ -188,6 +189,11 @@ class Asker:
         body = {"model": self.model, "messages": messages, "stream": True, **fields}
         return Exchange(self.port, body, {"Content-Type": "application/json", **(headers or {})})
 
+    def post(self, path: str, body: Json) -> Reply:
+        """Send something else."""
+        with Exchange(self.port, body, {"Content-Type": "application/json"}, path) as exchange:
+            return exchange.reply()
+
     def converse(self) -> "Talk":
         """Begin a conversation."""
         return Talk(self, {"user": f"talk-{uuid4().hex}"} if self.named else {})
@@ -197,7 +203,7 @@ class Asker:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_SECONDS)
         asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
         with contextlib.closing(connection):
-            connection.request("OPTIONS", "/v1/chat/completions", headers={"Origin": origin, **asked})
+            connection.request("OPTIONS", CHAT, headers={"Origin": origin, **asked})
             response = connection.getresponse()
             return response.status, response.getheader("Access-Control-Allow-Origin")
 

@@ -80,7 +80,7 @@ ALTERNATIVES: Final = (
     Server(
         "claude-code-openai",
         "PyPI claude-code-openai 0.1.1 (claudegate)",
-        "as it comes: bare mode, sessions reused",
+        "as it comes: bare mode (--no-bare is for agents), sessions reused",
         "sonnet",
         install=lambda: python_packages("claude-code-openai==0.1.1"),
         command=lambda place, _: [str(place / "bin" / "claudegate"), "serve"],
