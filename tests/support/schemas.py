@@ -14,12 +14,24 @@ OURS: Final = {"ChatCompletionResponseMessage", "ChatCompletionStreamResponseDel
 """Where `reasoning_content` stands, which is not OpenAI's but which clients know."""
 
 
-def check(name: str, body: object) -> None:
-    """Check that a body fits a schema, and has nothing besides."""
+def check(name: str, body: object, *, exact: bool = True) -> None:
+    """Check that a body fits a schema, and if `exact` has nothing besides."""
     errors = [
-        f"{error.json_path}: {error.message}" for error in validator(name, exact=True).iter_errors(body)
+        f"{error.json_path}: {error.message}" for error in validator(name, exact=exact).iter_errors(body)
     ]
     assert not errors, (errors, body)
+
+
+def check_event(event: dict[str, Any]) -> None:
+    """Check that an event of a response's stream fits the schema of its type."""
+    check(_events()[event["type"]], event, exact="response" not in event)
+
+
+@cache
+def _events() -> dict[str, str]:
+    """Return the names of the schemas of events by type."""
+    names = [one["$ref"].rpartition("/")[2] for one in SCHEMAS["$defs"]["ResponseStreamEvent"]["anyOf"]]
+    return {properties(name)["type"]["enum"][0]: name for name in names}
 
 
 @cache

@@ -108,7 +108,7 @@ class Head:
             },
             "tools": [_tool(tool) for tool in fields.get("tools") or ()],
             "service_tier": "default",
-            "usage": None,
+            "usage": usage_object(Usage()),  # of one that has not ended: null is not in the specification
             **repeated,
             **({"user": fields["user"]} if fields.get("user") else {}),
             **more,
