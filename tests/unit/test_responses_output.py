@@ -30,7 +30,7 @@ from tests.support.schemas import check, check_event
 SERIAL = "0123456789abcdef0123456789abcdef"
 USAGE = Usage(input=10, output=4, cache_read=6, cache_write=1, reasoning=2)
 STREAM_EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
-TOOLS = [
+TOOLS: list[dict[str, Any]] = [
     {"type": "function", "name": "get", "parameters": {"type": "object", "properties": {}}},
     {"type": "custom", "name": "patch", "description": "Change files."},
     {"type": "namespace", "name": "git", "description": "", "tools": [{"type": "function", "name": "log"}]},
@@ -304,7 +304,10 @@ def turns(draw: st.DrawFn) -> list[AnswerEvent]:
             events += [ToolCallDelta(number, arguments[:at]), ToolCallDelta(number, arguments[at:])]
         else:
             events.append((TextDelta if kind == "text" else ReasoningDelta)(draw(TEXTS)))
-    ends = [TurnFailed(WorkerDied("gone")), *(TurnFinished(reason, USAGE) for reason in FinishReason)]
+    ends: list[AnswerEvent] = [
+        TurnFailed(WorkerDied("gone")),
+        *(TurnFinished(reason, USAGE) for reason in FinishReason),
+    ]
     return [*events, draw(st.sampled_from(ends))]
 
 
