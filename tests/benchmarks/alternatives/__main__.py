@@ -1,19 +1,22 @@
 """`python -m tests.benchmarks alternatives [--quick] [--server NAME]… [--out DIRECTORY]`."""
 
 import argparse
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from claude_coded.claude.launch import find_binary
 from tests.benchmarks.alternatives.behaviours import Seen, watch
-from tests.benchmarks.alternatives.running import adopt_orphans, install_all, settle_in
+from tests.benchmarks.alternatives.running import adopt_orphans, install_all
 from tests.benchmarks.alternatives.servers import ALTERNATIVES, OURS, Server
-from tests.benchmarks.alternatives.speed import ROUNDS, contenders, race
+from tests.benchmarks.alternatives.speed import ROUNDS, Speed, contenders, race
 from tests.benchmarks.alternatives.tables import Outcome, document, markdown
 from tests.benchmarks.harness import BenchmarkError
 from tests.support.daemon import Model
@@ -31,6 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--only", choices=("speed", "behaviour"), help="half of it")
     parser.add_argument("--out", type=Path, default=OUT, help="where the results go")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what runs is ended on the way out
     chosen = [it for it in (OURS, *ALTERNATIVES) if not options.server or it.name in options.server]
     try:
         outcome = compare(chosen, rounds=1 if options.quick else ROUNDS, only=options.only)
@@ -50,11 +54,13 @@ def compare(servers: Sequence[Server], *, rounds: int, only: str | None = None) 
     tell = _narrator()
     places = install_all(servers, tell)
     adopt_orphans()
-    speeds, seen = {}, dict[str, dict[str, Seen]]()
-    with tempfile.TemporaryDirectory(prefix="claude-coded-") as folder, closing(_ModelOfOurs()) as model:
+    claude = find_binary(None, shutil.which)
+    version = subprocess.run([claude, "--version"], capture_output=True, text=True, check=True).stdout
+    speeds, seen = dict[str, Speed](), dict[str, dict[str, Seen]]()
+    with tempfile.TemporaryDirectory(prefix="claude-coded-") as folder, ExitStack() as stack:
         directory = Path(folder)
-        claude = settle_in(directory / "first").claude
-        version = subprocess.run([claude, "--version"], capture_output=True, text=True, check=True).stdout
+        model = Model()
+        stack.callback(model.stop)
         if only != "behaviour":
             speeds = race(contenders(servers, places, model.url), directory / "speed", rounds, tell)
         if only != "speed":
@@ -63,13 +69,6 @@ def compare(servers: Sequence[Server], *, rounds: int, only: str | None = None) 
                 seen[server.name] = watch(server, places[server.name], place, model, tell)
     tell("done")
     return Outcome(servers, speeds, seen, version.split()[0])
-
-
-class _ModelOfOurs(Model):
-    """The scripted model, which is closed."""
-
-    def close(self) -> None:
-        self.stop()
 
 
 def _narrator() -> Callable[[str], None]:

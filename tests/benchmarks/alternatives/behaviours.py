@@ -19,7 +19,7 @@ from tests.benchmarks.alternatives.servers import Server
 from tests.benchmarks.harness import BenchmarkError
 from tests.support.daemon import Model, dialogue
 
-WATCH_SECONDS: Final = 8.0
+WATCH_SECONDS: Final = 6.0
 """How long a turn without a client is watched."""
 
 GONE_SECONDS: Final = 2.0
@@ -280,7 +280,7 @@ def _uses(trial: Trial, name: str, **arguments: str) -> Reply:
 def responses(trial: Trial) -> Seen:
     """Ask by OpenAI's newer API."""
     word = f"good-{trial.mark}"
-    reply = trial.asker.post("/v1/responses", {"model": trial.server.model, "input": f"[[say {word}]]"})
+    reply = trial.asker.post("responses", {"model": trial.server.model, "input": f"[[say {word}]]"})
     told = f"{reply.status} {reply.raw[:LINE].decode(errors='replace')}"
     return _yes("answered") if reply.status == 200 and word.encode() in reply.raw else _no(told)
 

@@ -41,7 +41,7 @@ class Server:
     """A server. `package` says whence it came, `mode` how it is run.
 
     `call` is what a model that obeys its prompt does to call a tool. `named` servers know a conversation by
-    the field `user`, so their clients send one.
+    the field `user`, so their clients send one. `base` is where its API is.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Server:
     environment: Callable[[Spot], Mapping[str, str]] = _nothing
     call: str = CALL
     named: bool = False
+    base: str = "/v1"
 
 
 def _ours(spot: Spot) -> dict[str, str]:
@@ -151,11 +152,28 @@ ALTERNATIVES: Final = (
         },
         named=True,
     ),
+    Server(
+        "ccproxy-api",
+        "PyPI ccproxy-api[plugins-claude] 0.2.10",
+        "its Claude Code mode (plugin claude_sdk) alone, with sdk_message_mode ignore: else the CLI's own "
+        "messages come as content",
+        "sonnet",
+        install=lambda: python_packages("ccproxy-api[plugins-claude]==0.2.10"),
+        command=lambda place, spot: [
+            *(str(place / "bin" / "ccproxy"), "serve", "--host", "127.0.0.1", "--port", str(spot.port))
+        ],
+        environment=lambda spot: {
+            "ENABLED_PLUGINS": '["claude_sdk"]',
+            "PLUGINS__CLAUDE_SDK__CLI_PATH": str(spot.claude),
+            "PLUGINS__CLAUDE_SDK__SDK_MESSAGE_MODE": "ignore",
+            "PLUGINS__CLAUDE_SDK__INCLUDE_SYSTEM_MESSAGES_IN_STREAM": "false",
+        },
+        base="/claude/sdk/v1",
+    ),
 )
 
 LEFT_OUT: Final[Mapping[str, str]] = {
     "Meridian (@rynfar/meridian)": "npm does not have it",
     "claude-code-openai-wrapper": "PyPI does not have it",
-    "ccproxy-api 0.2.10": "its Claude Code mode does not come up without a network",
 }
 """Servers that cannot be run here, and why."""
