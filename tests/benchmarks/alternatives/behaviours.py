@@ -297,33 +297,38 @@ def foreign_name(trial: Trial) -> Seen:
 # What goes wrong ---------------------------------------------------------------------------------------
 
 
+LIMITED: Final = re.compile(r"(?i)429|limit|too many")
+UNKNOWN: Final = re.compile(r"(?i)401|api.?key|authent|credential|log.?in")
+"""What an error says of its cause, in whatever words."""
+
+
 def busy(trial: Trial) -> Seen:
     """Have the model's API say 429."""
-    return _failure(trial, 429, lambda reply: reply.status == 429)
+    return _failure(trial, 429, LIMITED, lambda reply: reply.status == 429)
 
 
 def key(trial: Trial) -> Seen:
     """Have the model's API say 401."""
-    clear = re.compile(r"(?i)api.?key|authent|401|credential|log.?in")
-    return _failure(trial, 401, lambda reply: reply.status >= 400 and bool(clear.search(reply.error or "")))
+    return _failure(trial, 401, UNKNOWN, lambda reply: reply.status >= 400)
 
 
-def _failure(trial: Trial, status: int, fits: Callable[[Reply], bool]) -> Seen:
-    """Judge both answers: not streamed, and streamed."""
-    replies, told = [], []
+def _failure(trial: Trial, status: int, cause: re.Pattern[str], fits: Callable[[Reply], bool]) -> Seen:
+    """Judge both answers, not streamed and streamed: whether the status fits and the error tells the cause."""
+    judged, told = [], []
     for stream in (False, True):
         try:
-            replies.append(trial.asker.converse().ask(f"[[error {status}]]", stream=stream))
-            told.append(_told(replies[-1]))
+            reply = trial.asker.converse().ask(f"[[error {status}]]", stream=stream)
+            clear = reply.error is not None and cause.search(reply.error) is not None
+            judged.append((clear, clear and fits(reply)))
+            told.append(_told(reply))
         except FAILURES as error:
+            judged.append((False, False))
             told.append(_fault(trial, error))
     what = f"{told[0]}; streamed: {told[1]}"
-    if len(replies) == 2 and all(map(fits, replies)):
+    if all(full for _, full in judged):
         return _yes(what)
     # A stream may have begun; then an error event is all that is left.
-    if len(replies) == 2 and all(reply.error is not None for reply in replies):
-        return _partly(what)
-    return _no(what)
+    return (_partly if any(clear for clear, _ in judged) else _no)(what)
 
 
 def deltas(trial: Trial) -> Seen:
