@@ -313,7 +313,7 @@ def key(trial: Trial) -> Seen:
 
 
 def _failure(trial: Trial, status: int, cause: re.Pattern[str], fits: Callable[[Reply], bool]) -> Seen:
-    """Judge both answers, not streamed and streamed: whether the status fits and the error tells the cause."""
+    """Judge two answers, one of them streamed: whether the status fits and the error tells the cause."""
     judged, told = [], []
     for stream in (False, True):
         try:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -76,6 +76,11 @@ OURS: Final = Server(
     command=lambda program, _: [str(program), "-m", "claude_coded", "serve"],
     environment=_ours,
 )
+
+OURS_AS_CHAT: Final = replace(
+    OURS, name="claude_coded as chat", mode="as it comes, model claude-code-chat", model="claude-code-chat"
+)
+"""The same without Claude's tools, as others come; only its speed differs."""
 
 ALTERNATIVES: Final = (
     Server(
