@@ -55,9 +55,6 @@ class Home:
             "PATH": os.environ["PATH"],
             "HOME": str(self.path),
             "LANG": "C.UTF-8",
-            "OPENAI_BASE_URL": self.base_url,
-            "OPENAI_API_BASE": self.base_url,
-            "OPENAI_API_KEY": "none",
             "HTTP_PROXY": NOWHERE,
             "HTTPS_PROXY": NOWHERE,
             "NO_PROXY": "127.0.0.1,localhost",
@@ -89,6 +86,8 @@ class Home:
 class Library:
     """A program of ours that uses a library. It takes a mode and texts, and writes a JSON object.
 
+    `written` is what the README's readers write to use the library; the program begins with it.
+
     The modes: `chat` holds a conversation, every second answer streamed; `stream` counts the deltas; `tools`
     and `stream_tools` run the function `get_weather`; `document` and `stream_document` ask for an object of
     `city` and `degrees`, `document_by_tools` has the function besides; `look` shows an image and a PDF file.
@@ -96,9 +95,11 @@ class Library:
 
     home: Home
     command: Sequence[str | Path]
+    written: str
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, mode: str, *texts: str, model: str = "claude-code-chat") -> Json:
-        written = self.home.run(*self.command, mode, *texts, MODEL=model, **self.settings).ok()
-        told: Json = json.loads(written.splitlines()[-1])
+        given = {"MODEL": model, "WRITTEN": self.written.replace("claude-code-chat", model), **self.settings}
+        out = self.home.run(*self.command, mode, *texts, **given).ok()
+        told: Json = json.loads(out.splitlines()[-1])
         return told

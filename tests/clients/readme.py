@@ -17,8 +17,8 @@ def block(client: str, base_url: str) -> str:
 
 
 def statement(start: str, base_url: str) -> str:
-    """Return the line that begins so, and those after it that are indented."""
-    found = re.search(rf"^{re.escape(start)}.*\n(?:[ ]+.*\n)*", _clients(), re.MULTILINE)
+    """Return the line that begins so, with those after it that are indented or close it."""
+    found = re.search(rf"^{re.escape(start)}.*\n(?:[ )].*\n)*", _clients(), re.MULTILINE)
     assert found is not None, f"the README has no {start}"
     return _addressed(found[0], base_url)
 

@@ -1,5 +1,6 @@
 """aider: edits from answers in its formats, with and without a stream, and a session of two edits."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from tests.clients.install import python_packages
 from tests.clients.programs import Home
+from tests.clients.readme import block
 from tests.support.client import reached
 from tests.support.daemon import Model
 
@@ -18,7 +20,6 @@ FLAGS = (
     "--no-gitignore",
     "--no-check-update",
     "--no-show-release-notes",
-    "--no-show-model-warnings",
     "--no-detect-urls",
     "--no-pretty",
     "--no-fancy-input",
@@ -55,11 +56,13 @@ def file(home: Home) -> Path:
 @pytest.fixture
 def aider(home: Home, file: Path) -> Aider:
     """Return a function that runs aider on the file and returns what it says."""
-    program = python_packages("aider-chat==0.86.2") / "bin" / "aider"
+    programs = python_packages("aider-chat==0.86.2") / "bin"
+    written = block("aider", home.base_url).rstrip()
 
     def run(*flags: str, typed: str = "", kind: str = "claude-code-chat") -> str:
-        arguments = ["--model", f"openai/{kind}", *FLAGS, *flags, file.name]
-        return home.run(program, *arguments, text=typed, LITELLM_LOCAL_MODEL_COST_MAP="True").ok()
+        script = written.replace("claude-code-chat", kind) + ' "$@"'
+        settings = {"PATH": f"{programs}:{os.environ['PATH']}", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+        return home.run("sh", "-c", script, "sh", *FLAGS, *flags, file.name, text=typed, **settings).ok()
 
     return run
 
@@ -68,7 +71,7 @@ def aider(home: Home, file: Path) -> Aider:
 @pytest.mark.parametrize("kind", ["claude-code", "claude-code-chat"])
 def test_a_file_is_edited(aider: Aider, file: Path, flags: list[str], kind: str) -> None:
     script = replaced('    print("hi")', '    print("hello")')
-    heard = aider("--edit-format", "diff", *flags, "--message", script, kind=kind)
+    heard = aider(*flags, "--message", script, kind=kind)
     assert "Applied edit to greet.py" in heard
     assert file.read_text() == HELLO.replace("hi", "hello")
 
@@ -77,7 +80,7 @@ def test_an_edit_is_committed(aider: Aider, file: Path, home: Home, model: Model
     file.write_text(f"{HELLO}# [[say {name} it is]]\n")  # the request for a message shows the diff
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "first"]):
         git(home, *command)
-    aider("--git", "--edit-format", "diff", "--message", replaced('    print("hi")', '    print("hello")'))
+    aider("--git", "--message", replaced('    print("hi")', '    print("hello")'))
     assert "hello" in git(home, "show", "--format=", "HEAD")
     assert git(home, "log", "-1", "--format=%s").strip().endswith(f"{name} it is")
 

@@ -5,6 +5,7 @@ import pytest
 from tests.clients.install import SOURCES, python_packages
 from tests.clients.library import LibraryTests
 from tests.clients.programs import Home, Library
+from tests.clients.readme import statement
 
 pytestmark = pytest.mark.clients
 
@@ -12,7 +13,9 @@ pytestmark = pytest.mark.clients
 @pytest.fixture
 def library(home: Home) -> Library:
     python = python_packages("langchain-openai==1.7.3") / "bin" / "python"
-    return Library(home, [python, SOURCES / "python" / "langchain_chat.py"])
+    return Library(
+        home, [python, SOURCES / "python" / "langchain_chat.py"], statement("ChatOpenAI(", home.base_url)
+    )
 
 
 class TestLangChain(LibraryTests):

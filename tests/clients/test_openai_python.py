@@ -5,6 +5,7 @@ import pytest
 from tests.clients.install import SOURCES, python_packages
 from tests.clients.library import LibraryTests
 from tests.clients.programs import Home, Library
+from tests.clients.readme import statement
 
 pytestmark = pytest.mark.clients
 
@@ -12,7 +13,7 @@ pytestmark = pytest.mark.clients
 @pytest.fixture
 def library(home: Home) -> Library:
     python = python_packages("openai==3.54.0") / "bin" / "python"
-    return Library(home, [python, SOURCES / "python" / "openai_chat.py"])
+    return Library(home, [python, SOURCES / "python" / "openai_chat.py"], statement("OpenAI(", home.base_url))
 
 
 class TestOpenAIPython(LibraryTests):

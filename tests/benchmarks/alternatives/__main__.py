@@ -1,37 +1,42 @@
 """`python -m tests.benchmarks alternatives [--quick] [--server NAME]… [--out DIRECTORY]`."""
 
 import argparse
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from claude_coded.claude.launch import find_binary
 from tests.benchmarks.alternatives.behaviours import Seen, watch
-from tests.benchmarks.alternatives.running import adopt_orphans, install_all, settle_in
-from tests.benchmarks.alternatives.servers import ALTERNATIVES, OURS, Server
-from tests.benchmarks.alternatives.speed import ROUNDS, contenders, race
+from tests.benchmarks.alternatives.running import adopt_orphans, install_all
+from tests.benchmarks.alternatives.servers import ALTERNATIVES, OURS, OURS_AS_CHAT, Server
+from tests.benchmarks.alternatives.speed import ROUNDS, Speed, contenders, race
 from tests.benchmarks.alternatives.tables import Outcome, document, markdown
 from tests.benchmarks.harness import BenchmarkError
 from tests.support.daemon import Model
 from tests.support.install import InstallError
 
+SERVERS: Final = (OURS, OURS_AS_CHAT, *ALTERNATIVES)
 OUT: Final = Path("benchmark-results")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Return the exit status: 2 when something failed."""
-    names = [server.name for server in (OURS, *ALTERNATIVES)]
+    names = [server.name for server in SERVERS]
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks alternatives", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round of the speed")
     parser.add_argument("--server", action="append", choices=names, help="only these; may be repeated")
     parser.add_argument("--only", choices=("speed", "behaviour"), help="half of it")
     parser.add_argument("--out", type=Path, default=OUT, help="where the results go")
     options = parser.parse_args(arguments)
-    chosen = [it for it in (OURS, *ALTERNATIVES) if not options.server or it.name in options.server]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what runs is ended on the way out
+    chosen = [it for it in SERVERS if not options.server or it.name in options.server]
     try:
         outcome = compare(chosen, rounds=1 if options.quick else ROUNDS, only=options.only)
     except (BenchmarkError, InstallError) as error:
@@ -50,26 +55,21 @@ def compare(servers: Sequence[Server], *, rounds: int, only: str | None = None) 
     tell = _narrator()
     places = install_all(servers, tell)
     adopt_orphans()
-    speeds, seen = {}, dict[str, dict[str, Seen]]()
-    with tempfile.TemporaryDirectory(prefix="claude-coded-") as folder, closing(_ModelOfOurs()) as model:
+    claude = find_binary(None, shutil.which)
+    version = subprocess.run([claude, "--version"], capture_output=True, text=True, check=True).stdout
+    speeds, seen = dict[str, Speed](), dict[str, dict[str, Seen]]()
+    with tempfile.TemporaryDirectory(prefix="claude-coded-") as folder, ExitStack() as stack:
         directory = Path(folder)
-        claude = settle_in(directory / "first").claude
-        version = subprocess.run([claude, "--version"], capture_output=True, text=True, check=True).stdout
+        model = Model()
+        stack.callback(model.stop)
         if only != "behaviour":
             speeds = race(contenders(servers, places, model.url), directory / "speed", rounds, tell)
         if only != "speed":
-            for server in servers:
+            for server in [it for it in servers if it is not OURS_AS_CHAT]:
                 place = directory / "behaviour" / server.name
                 seen[server.name] = watch(server, places[server.name], place, model, tell)
     tell("done")
     return Outcome(servers, speeds, seen, version.split()[0])
-
-
-class _ModelOfOurs(Model):
-    """The scripted model, which is closed."""
-
-    def close(self) -> None:
-        self.stop()
 
 
 def _narrator() -> Callable[[str], None]:

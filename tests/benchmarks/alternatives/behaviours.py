@@ -19,7 +19,7 @@ from tests.benchmarks.alternatives.servers import Server
 from tests.benchmarks.harness import BenchmarkError
 from tests.support.daemon import Model, dialogue
 
-WATCH_SECONDS: Final = 8.0
+WATCH_SECONDS: Final = 6.0
 """How long a turn without a client is watched."""
 
 GONE_SECONDS: Final = 2.0
@@ -280,7 +280,7 @@ def _uses(trial: Trial, name: str, **arguments: str) -> Reply:
 def responses(trial: Trial) -> Seen:
     """Ask by OpenAI's newer API."""
     word = f"good-{trial.mark}"
-    reply = trial.asker.post("/v1/responses", {"model": trial.server.model, "input": f"[[say {word}]]"})
+    reply = trial.asker.post("responses", {"model": trial.server.model, "input": f"[[say {word}]]"})
     told = f"{reply.status} {reply.raw[:LINE].decode(errors='replace')}"
     return _yes("answered") if reply.status == 200 and word.encode() in reply.raw else _no(told)
 
@@ -297,33 +297,38 @@ def foreign_name(trial: Trial) -> Seen:
 # What goes wrong ---------------------------------------------------------------------------------------
 
 
+LIMITED: Final = re.compile(r"(?i)429|limit|too many")
+UNKNOWN: Final = re.compile(r"(?i)401|api.?key|authent|credential|log.?in")
+"""What an error says of its cause, in whatever words."""
+
+
 def busy(trial: Trial) -> Seen:
     """Have the model's API say 429."""
-    return _failure(trial, 429, lambda reply: reply.status == 429)
+    return _failure(trial, 429, LIMITED, lambda reply: reply.status == 429)
 
 
 def key(trial: Trial) -> Seen:
     """Have the model's API say 401."""
-    clear = re.compile(r"(?i)api.?key|authent|401|credential|log.?in")
-    return _failure(trial, 401, lambda reply: reply.status >= 400 and bool(clear.search(reply.error or "")))
+    return _failure(trial, 401, UNKNOWN, lambda reply: reply.status >= 400)
 
 
-def _failure(trial: Trial, status: int, fits: Callable[[Reply], bool]) -> Seen:
-    """Judge both answers: not streamed, and streamed."""
-    replies, told = [], []
+def _failure(trial: Trial, status: int, cause: re.Pattern[str], fits: Callable[[Reply], bool]) -> Seen:
+    """Judge two answers, one of them streamed: whether the status fits and the error tells the cause."""
+    judged, told = [], []
     for stream in (False, True):
         try:
-            replies.append(trial.asker.converse().ask(f"[[error {status}]]", stream=stream))
-            told.append(_told(replies[-1]))
+            reply = trial.asker.converse().ask(f"[[error {status}]]", stream=stream)
+            clear = reply.error is not None and cause.search(reply.error) is not None
+            judged.append((clear, clear and fits(reply)))
+            told.append(_told(reply))
         except FAILURES as error:
+            judged.append((False, False))
             told.append(_fault(trial, error))
     what = f"{told[0]}; streamed: {told[1]}"
-    if len(replies) == 2 and all(map(fits, replies)):
+    if all(full for _, full in judged):
         return _yes(what)
     # A stream may have begun; then an error event is all that is left.
-    if len(replies) == 2 and all(reply.error is not None for reply in replies):
-        return _partly(what)
-    return _no(what)
+    return (_partly if any(clear for clear, _ in judged) else _no)(what)
 
 
 def deltas(trial: Trial) -> Seen:

@@ -15,7 +15,6 @@ from tests.benchmarks.harness import BenchmarkError
 Json = dict[str, Any]
 
 ANSWER_SECONDS: Final = 90.0
-CHAT: Final = "/v1/chat/completions"
 READ_SIZE: Final = 256 * 1024
 DONE: Final = b"data: [DONE]"
 FAILURES: Final = (OSError, ValueError, http.client.HTTPException, BenchmarkError)
@@ -119,7 +118,7 @@ def read_events(pieces: Iterable[tuple[float, bytes]]) -> Iterator[Event]:
 class Exchange:
     """A request under way. Leaving the context closes the connection."""
 
-    def __init__(self, port: int, body: Json, headers: Mapping[str, str], path: str = CHAT) -> None:
+    def __init__(self, port: int, path: str, body: Json, headers: Mapping[str, str]) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
         self._connection.connect()
         data = orjson.dumps(body)
@@ -176,22 +175,25 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Asks one server, each time on a new connection."""
+    """Asks one server, each time on a new connection. `base` is where its API is."""
 
     port: int
     model: str
     named: bool = False
+    base: str = "/v1"
 
     def open(
         self, messages: Sequence[Json], fields: Mapping[str, object], headers: Mapping[str, str] | None = None
     ) -> Exchange:
         """Send a chat request, streamed unless its further fields say otherwise."""
         body = {"model": self.model, "messages": messages, "stream": True, **fields}
-        return Exchange(self.port, body, {"Content-Type": "application/json", **(headers or {})})
+        kind = {"Content-Type": "application/json"}
+        return Exchange(self.port, f"{self.base}/chat/completions", body, {**kind, **(headers or {})})
 
     def post(self, path: str, body: Json) -> Reply:
-        """Send something else."""
-        with Exchange(self.port, body, {"Content-Type": "application/json"}, path) as exchange:
+        """Send something else to a path of its API."""
+        kind = {"Content-Type": "application/json"}
+        with Exchange(self.port, f"{self.base}/{path}", body, kind) as exchange:
             return exchange.reply()
 
     def converse(self) -> "Talk":
@@ -203,7 +205,8 @@ class Asker:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_SECONDS)
         asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
         with contextlib.closing(connection):
-            connection.request("OPTIONS", CHAT, headers={"Origin": origin, **asked})
+            path = f"{self.base}/chat/completions"
+            connection.request("OPTIONS", path, headers={"Origin": origin, **asked})
             response = connection.getresponse()
             return response.status, response.getheader("Access-Control-Allow-Origin")
 

@@ -103,7 +103,8 @@ def serving(server: Server, program: Path, spot: Spot, model_url: str) -> Iterat
             stderr=log,
             start_new_session=True,
         )
-    running = Running(server, spot, process, Asker(spot.port, server.model, named=server.named))
+    asker = Asker(spot.port, server.model, server.named, server.base)
+    running = Running(server, spot, process, asker)
     try:
         _await_serving(running)
         yield running

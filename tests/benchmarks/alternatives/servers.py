@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -41,7 +41,7 @@ class Server:
     """A server. `package` says whence it came, `mode` how it is run.
 
     `call` is what a model that obeys its prompt does to call a tool. `named` servers know a conversation by
-    the field `user`, so their clients send one.
+    the field `user`, so their clients send one. `base` is where its API is.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Server:
     environment: Callable[[Spot], Mapping[str, str]] = _nothing
     call: str = CALL
     named: bool = False
+    base: str = "/v1"
 
 
 def _ours(spot: Spot) -> dict[str, str]:
@@ -75,6 +76,11 @@ OURS: Final = Server(
     command=lambda program, _: [str(program), "-m", "claude_coded", "serve"],
     environment=_ours,
 )
+
+OURS_AS_CHAT: Final = replace(
+    OURS, name="claude_coded as chat", mode="as it comes, model claude-code-chat", model="claude-code-chat"
+)
+"""The same without Claude's tools, as others come; only its speed differs."""
 
 ALTERNATIVES: Final = (
     Server(
@@ -151,11 +157,28 @@ ALTERNATIVES: Final = (
         },
         named=True,
     ),
+    Server(
+        "ccproxy-api",
+        "PyPI ccproxy-api[plugins-claude] 0.2.10",
+        "its Claude Code mode (plugin claude_sdk) alone, with sdk_message_mode ignore: else the CLI's own "
+        "messages come as content",
+        "sonnet",
+        install=lambda: python_packages("ccproxy-api[plugins-claude]==0.2.10"),
+        command=lambda place, spot: [
+            *(str(place / "bin" / "ccproxy"), "serve", "--host", "127.0.0.1", "--port", str(spot.port))
+        ],
+        environment=lambda spot: {
+            "ENABLED_PLUGINS": '["claude_sdk"]',
+            "PLUGINS__CLAUDE_SDK__CLI_PATH": str(spot.claude),
+            "PLUGINS__CLAUDE_SDK__SDK_MESSAGE_MODE": "ignore",
+            "PLUGINS__CLAUDE_SDK__INCLUDE_SYSTEM_MESSAGES_IN_STREAM": "false",
+        },
+        base="/claude/sdk/v1",
+    ),
 )
 
 LEFT_OUT: Final[Mapping[str, str]] = {
     "Meridian (@rynfar/meridian)": "npm does not have it",
     "claude-code-openai-wrapper": "PyPI does not have it",
-    "ccproxy-api 0.2.10": "its Claude Code mode does not come up without a network",
 }
 """Servers that cannot be run here, and why."""

@@ -18,8 +18,8 @@ from tests.benchmarks.alternatives.servers import Server
 from tests.benchmarks.harness import BenchmarkError, Command, DirectConversation
 from tests.benchmarks.measure import Timing
 
-ROUNDS: Final = 3
-CONVERSATIONS: Final = 4
+ROUNDS: Final = 2
+CONVERSATIONS: Final = 5
 """Of two turns each, a round and server."""
 
 DELTAS: Final = 2000
@@ -35,9 +35,9 @@ class Speed:
 
     `new` and `second` are the times to the first content of a conversation's turns, `stream` and `again` the
     whole times of a long answer to the first one and to a later one, and `pieces` in how many each came.
-    `together` is the time until the last of several conversations was done, `right` how many of them got
-    their own answer. `memory` is what server and CLI hold at rest after that, in MB. `faults` tells what did
-    not work.
+    `memory` is what server and CLI hold at rest after that, in MB. `together` is the time until the last of
+    several conversations was done, `right` how many of them got their own answer. `faults` tells what did not
+    work.
     """
 
     new: list[float] = field(default_factory=list)
@@ -108,10 +108,9 @@ def _round(server: Server, program: Path, model_url: str, speed: Speed, place: P
         with speed.forgiving("stream"):
             _stream(speed, asker)
         time.sleep(REST)
+        speed.memory.append(running.memory())
         with speed.forgiving("at once"):
             _at_once(speed, asker)
-        time.sleep(REST)
-        speed.memory.append(running.memory())
 
 
 def _converse(speed: Speed, asker: Asker, number: int) -> None:
@@ -132,7 +131,6 @@ def _stream(speed: Speed, asker: Asker) -> None:
     """Have a long answer streamed in a new conversation, and in one that has begun."""
     time.sleep(REST)
     speed.stream.append(_long(speed, asker.converse()))
-    time.sleep(REST)
     talk = asker.converse()
     talk.ask("good evening")
     speed.again.append(_long(speed, talk))

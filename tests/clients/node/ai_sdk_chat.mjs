@@ -3,14 +3,8 @@ import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { generateObject, generateText, Output, stepCountIs, streamObject, streamText, tool } from "ai";
 import { z } from "zod";
 
-const provider = createOpenAICompatible({
-  name: "claude-coded",
-  baseURL: process.env.OPENAI_BASE_URL,
-  apiKey: process.env.OPENAI_API_KEY,
-  includeUsage: true,
-  supportsStructuredOutputs: true,
-});
-const common = { model: provider(process.env.MODEL), maxRetries: 0 };
+const written = new Function("createOpenAICompatible", `return ${process.env.WRITTEN}`);
+const common = { model: written(createOpenAICompatible), maxRetries: 0 };
 const [mode, ...texts] = process.argv.slice(2);
 
 function fail({ error }) {

@@ -3,7 +3,8 @@ import OpenAI from "openai";
 import { zodFunction, zodResponseFormat } from "openai/helpers/zod";
 import { z } from "zod";
 
-const client = new OpenAI({ maxRetries: 0 });
+const written = new Function("OpenAI", `return ${process.env.WRITTEN}`);
+const client = written(OpenAI).withOptions({ maxRetries: 0 });
 const model = process.env.MODEL;
 const [mode, ...texts] = process.argv.slice(2);
 

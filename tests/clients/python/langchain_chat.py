@@ -10,7 +10,8 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 
-model = ChatOpenAI(model=os.environ["MODEL"], max_retries=0)
+assert ChatOpenAI
+model: Any = eval(os.environ["WRITTEN"])
 cities: list[str] = []
 
 

@@ -3,13 +3,18 @@
 import json
 import os
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import litellm
 from pydantic import BaseModel
 
 litellm.suppress_debug_info = True  # it goes to stdout
-OPTIONS: dict[str, Any] = {"model": f"openai/{os.environ['MODEL']}", "max_retries": 0}
+written = SimpleNamespace(completion=lambda model, messages, **options: {"model": model, **options})
+OPTIONS: dict[str, Any] = {
+    **eval(os.environ["WRITTEN"], {"litellm": written, "messages": []}),
+    "max_retries": 0,
+}
 TOOLS = [
     {
         "type": "function",

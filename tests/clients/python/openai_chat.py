@@ -9,7 +9,8 @@ import openai
 from openai import OpenAI
 from pydantic import BaseModel
 
-client = OpenAI(max_retries=0)
+assert OpenAI
+client: Any = eval(os.environ["WRITTEN"]).with_options(max_retries=0)
 model = os.environ["MODEL"]
 
 
