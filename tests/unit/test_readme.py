@@ -1,7 +1,7 @@
 """What the README says of settings and fields is what the code has."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import Mock
@@ -15,7 +15,8 @@ from claude_coded.codectl.commands import main
 from claude_coded.control.app import create_control_app
 from claude_coded.http.app import Access, Gate, create_app
 from claude_coded.http.choices import HEADERS
-from claude_coded.openai.fields import FIELDS, Treatment
+from claude_coded.openai.fields import FIELDS, Rule, Treatment
+from claude_coded.openai.responses.request import RESPONSE_FIELDS
 from claude_coded.reading import Choice
 from claude_coded.settings import Settings, specs
 
@@ -47,13 +48,14 @@ def test_every_choice_is_told() -> None:
             assert word in " ".join(rows_of_settings()[spec.variable]), spec.variable
 
 
-def test_every_field_is_told_with_its_treatment() -> None:
-    rows = dict(
-        re.findall(r"^\| (honoured|refused|ignored)(.*)$", section("Fields of a chat request"), re.MULTILINE)
-    )
+@pytest.mark.parametrize(
+    ("title", "table"), [("Fields of a chat request", FIELDS), ("Responses", RESPONSE_FIELDS)]
+)
+def test_every_field_is_told_with_its_treatment(title: str, table: Mapping[str, Rule]) -> None:
+    rows = dict(re.findall(r"^\| (honoured|refused|ignored)(.*)$", section(title), re.MULTILINE))
     for treatment in Treatment:
-        told = set(re.findall(r"`([a-z_]+)`", rows[treatment.value]))
-        assert told == {name for name, rule in FIELDS.items() if rule.treatment is treatment}
+        told = set(re.findall(r"`([a-z_]+)`", re.sub(r"\(its `\w+`\)", "", rows[treatment.value])))
+        assert told == {name for name, rule in table.items() if rule.treatment is treatment}
 
 
 def test_every_command_is_told_with_its_options() -> None:
