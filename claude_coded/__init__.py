@@ -64,8 +64,8 @@ same turn goes on. Where it is gone (evicted, killed, a restart) the history goe
 its question or seeding; what Claude's own tools did within just that turn is then lost. An answer that a stop
 text or a token limit of the client's has cut is taken back as far as the client did not see it.
 
-A response of the Responses API is kept with its conversation and the number of its turn. A request after it is
-one that tells the history up to there, read from the store: what is hot goes on, what is earlier branches.
+A response of the Responses API is kept with its conversation and the number of its turn. A request after it
+is one that tells the history up to there, read from the store: what is hot goes on, what is earlier branches.
 
 A person who attaches to a conversation gets Claude Code's own terminal on its session, and nobody else gets
 in meanwhile. What was said there is read from the transcript and recorded as a turn that ends at the same
