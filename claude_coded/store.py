@@ -113,6 +113,7 @@ class Store:
         try:
             await self._run(self._open)
         except (OSError, NotRecorded) as error:
+            await self.close()
             raise ConfigurationError(f"state directory {self._directory}: {error}") from None
 
     async def close(self) -> None:
@@ -297,10 +298,9 @@ class Store:
             raise OSError("another claude-coded uses it") from None
         file = self._directory / "claude-coded.db"
         file.touch(mode=0o600)
-        database = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA foreign_keys = ON")
-        self._database = database
+        self._database = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA foreign_keys = ON")
         self._migrate()
 
     def _migrate(self) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 README = Path(__file__).parents[2] / "README.md"
 ADDRESS = "http://127.0.0.1:3000/v1"
-BLOCK = re.compile(r"^```\w*\n(.*?)^```|((?:^    .*\n)+)", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```\w*\n(.*?)^```|((?:^    [^\n]*\n)+)", re.MULTILINE | re.DOTALL)
 
 
 def block(client: str, base_url: str) -> str:

@@ -5,11 +5,12 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.benchmarks.alternatives.behaviours import Seen, Verdict, judge_history
+from tests.benchmarks.alternatives.behaviours import judge_history
 from tests.benchmarks.alternatives.client import Event, Reply, fold_calls, read_events, said
 from tests.benchmarks.alternatives.servers import ALTERNATIVES, OURS
 from tests.benchmarks.alternatives.speed import Speed
 from tests.benchmarks.alternatives.tables import Outcome, document, markdown, spread, table
+from tests.benchmarks.alternatives.trial import Seen, Verdict
 from tests.benchmarks.harness import BenchmarkError
 
 BODIES = [{"choices": [{"delta": {"content": text}}]} for text in ("", "one ", "two")]

@@ -9,6 +9,7 @@ asked by the same client. What a server does is seen by requests, never read fro
     running       a server's process: its place, its start, its end, what it leaves behind
     client        a request as any OpenAI client sends it, and when which piece of the answer came
     speed         how long it takes
+    trial         a server under observation, and what was seen of it
     behaviours    what happens
     tables        the outcome in markdown and JSON
 """

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Final
 
 from claude_coded.claude.launch import find_binary
-from tests.benchmarks.alternatives.behaviours import Seen, watch
+from tests.benchmarks.alternatives.behaviours import watch
 from tests.benchmarks.alternatives.running import adopt_orphans, install_all
 from tests.benchmarks.alternatives.servers import ALTERNATIVES, OURS, OURS_AS_CHAT, Server
 from tests.benchmarks.alternatives.speed import ROUNDS, Speed, contenders, race
 from tests.benchmarks.alternatives.tables import Outcome, document, markdown
+from tests.benchmarks.alternatives.trial import Seen
 from tests.benchmarks.harness import BenchmarkError
 from tests.support.daemon import Model
 from tests.support.install import InstallError

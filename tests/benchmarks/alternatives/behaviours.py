@@ -3,20 +3,16 @@
 import base64
 import re
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from enum import Enum
-from functools import cached_property
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
 
 import orjson
 
-from tests.benchmarks.alternatives.client import FAILURES, Asker, Json, Reply, said
-from tests.benchmarks.alternatives.running import Running, serving, settle_in, until
+from tests.benchmarks.alternatives.client import FAILURES, Json, Reply, said
+from tests.benchmarks.alternatives.running import until
 from tests.benchmarks.alternatives.servers import Server
-from tests.benchmarks.harness import BenchmarkError
+from tests.benchmarks.alternatives.trial import LINE, Seen, Trial, fault, no, partly, shown, yes
 from tests.support.daemon import Model, dialogue
 
 WATCH_SECONDS: Final = 6.0
@@ -27,87 +23,6 @@ GONE_SECONDS: Final = 2.0
 
 IMAGE: Final = Path(__file__).parents[2] / "data" / "images" / "square.png"
 ORIGIN: Final = "https://evil.example"
-LINE: Final = 160
-"""Characters of an answer that are shown."""
-
-
-class Verdict(Enum):
-    """Whether a server does it."""
-
-    YES = "yes"
-    PARTLY = "partly"
-    NO = "no"
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What was seen, in a few words."""
-
-    verdict: Verdict
-    what: str
-
-
-def _yes(what: str) -> Seen:
-    return Seen(Verdict.YES, what)
-
-
-def _no(what: str) -> Seen:
-    return Seen(Verdict.NO, what)
-
-
-def _partly(what: str) -> Seen:
-    return Seen(Verdict.PARTLY, what)
-
-
-@dataclass
-class Trial:
-    """One server under observation, and the scripted model behind it."""
-
-    server: Server
-    program: Path
-    directory: Path
-    model: Model
-
-    def __post_init__(self) -> None:
-        self._stack = ExitStack()
-        self.running: Running | None = None
-
-    @property
-    def asker(self) -> Asker:
-        """Return how the server is asked."""
-        assert self.running is not None
-        return self.running.asker
-
-    @cached_property
-    def mark(self) -> str:
-        """Return a word that nobody else says."""
-        return uuid4().hex[:8]
-
-    def start(self) -> None:
-        """Start the server: for the first time, or again with all that it has on disk."""
-        spot = settle_in(self.directory)
-        self.running = self._stack.enter_context(serving(self.server, self.program, spot, self.model.url))
-
-    def close(self) -> None:
-        """Stop the server."""
-        self._stack.close()
-
-    def stop(self) -> int:
-        """Stop the server; return how many processes it has left behind."""
-        self.close()
-        return self.running.left if self.running else 0
-
-    def received(self, marker: str) -> list[Json]:
-        """Return the requests that have reached the model with this text, the conversation's own only."""
-        # A title or a warm-up of the CLI has no tools and another question; it repeats what was said.
-        return [body for body in self.model.requests() if marker in orjson.dumps(body["messages"]).decode()]
-
-    def newest(self, marker: str) -> Json:
-        """Return the newest of them."""
-        bodies = self.received(marker)
-        if not bodies:
-            raise BenchmarkError("nothing reached the model")
-        return bodies[-1]
 
 
 # History -----------------------------------------------------------------------------------------------
@@ -129,12 +44,12 @@ def judge_history(body: Json, first: str, answer: str, question: str) -> Seen:
     asked = [at for at, (_, text) in enumerate(got) if first in text]
     answered = [at for at, (role, text) in enumerate(got) if role == "assistant" and answer in text]
     if not asked:
-        return _no(f"the model got the last question alone ({what})")
+        return no(f"the model got the last question alone ({what})")
     if any(question in got[at][1] for at in asked):
-        return _no("pasted into one prompt")
+        return no("pasted into one prompt")
     if len(asked) == len(answered) == 1 and asked < answered and got[answered[0]][1].strip() == answer:
-        return _yes(f"the model got {what}")
-    return _partly(f"the model got {what}, not each once")
+        return yes(f"the model got {what}")
+    return partly(f"the model got {what}, not each once")
 
 
 def another(trial: Trial) -> Seen:
@@ -142,8 +57,8 @@ def another(trial: Trial) -> Seen:
     trial.asker.converse().ask(f"my secret is {trial.mark}-pearl [[say I keep it]]")
     reply = trial.asker.converse().ask("what do you know? [[recall]]")
     if f"{trial.mark}-pearl" in reply.text:
-        return _no("the second conversation has the first one's messages")
-    return _yes("it knows nothing of the other")
+        return no("the second conversation has the first one's messages")
+    return yes("it knows nothing of the other")
 
 
 def restart(trial: Trial) -> Seen:
@@ -179,18 +94,18 @@ def tool(trial: Trial) -> Seen:
     talk = trial.asker.converse()
     reply = talk.ask(f"weather {trial.mark}? {trial.server.call} [[result]]", tools=[WEATHER])
     if not reply.calls:
-        return _no(f"no call came back: {_told(reply)}")
+        return no(f"no call came back: {shown(reply)}")
     call = reply.calls[0]
     arguments = _json(call["function"]["arguments"])
     if (call["function"]["name"], arguments) != ("get_weather", {"city": "Oslo"}):
-        return _no(f"another call came back: {call['function']}")
+        return no(f"another call came back: {call['function']}")
     result = f"7 degrees {trial.mark}-oslo"
     talk.said.append({"role": "tool", "tool_call_id": call["id"], "content": result})
     talk.ask(None, tools=[WEATHER])
     got = orjson.dumps(trial.newest(result)["messages"]).decode()
     if '"tool_result"' in got:
-        return _yes("the call came back, and its result reached the model as one")
-    return _partly("calls are asked for in words; the result is pasted into the prompt")
+        return yes("the call came back, and its result reached the model as one")
+    return partly("calls are asked for in words; the result is pasted into the prompt")
 
 
 def schema(trial: Trial) -> Seen:
@@ -208,17 +123,17 @@ def schema(trial: Trial) -> Seen:
         'which town? [[tool StructuredOutput {"city": "Oslo"}]]', response_format=wished
     )
     if _json(reply.text) == {"city": "Oslo"}:
-        return _yes("an object that fits came back")
+        return yes("an object that fits came back")
     if any(note in orjson.dumps(body).decode() for body in trial.model.requests()):
-        return _partly(f"the model was told of the schema, but {_told(reply)}")
-    return _no(f"the model never sees the schema; {_told(reply)}")
+        return partly(f"the model was told of the schema, but {shown(reply)}")
+    return no(f"the model never sees the schema; {shown(reply)}")
 
 
 def stop(trial: Trial) -> Seen:
     """Ask for an answer that ends before a word."""
     reply = trial.asker.converse().ask("[[say one two END three]]", stop=["END"])
     kept = reply.text.strip() == "one two" and reply.finish == "stop"
-    return _yes("it ends there") if kept else _no(_told(reply))
+    return yes("it ends there") if kept else no(shown(reply))
 
 
 def limit(trial: Trial) -> Seen:
@@ -226,7 +141,7 @@ def limit(trial: Trial) -> Seen:
     reply = trial.asker.converse().ask("[[words 50]]", max_tokens=5)
     words = len(reply.text.split())
     what = f"{words} of 50 words came, finish_reason {reply.finish}"
-    return _yes(what) if reply.finish == "length" and words <= 5 else _no(what)
+    return yes(what) if reply.finish == "length" and words <= 5 else no(what)
 
 
 def image(trial: Trial) -> Seen:
@@ -239,10 +154,10 @@ def image(trial: Trial) -> Seen:
     reply = trial.asker.converse().ask(content)
     bodies = trial.received(f"{trial.mark}-eye")
     if any('"image","source"' in orjson.dumps(body["messages"]).decode() for body in bodies):
-        return _yes("the model got the image")
+        return yes("the model got the image")
     if any(re.search(r"\.(png|img)\b", text) for body in bodies for _, text in dialogue(body)):
-        return _partly("the model got the path of a file, to read it by a tool")
-    return _no(f"the model got no image; {_told(reply)}")
+        return partly("the model got the path of a file, to read it by a tool")
+    return no(f"the model got no image; {shown(reply)}")
 
 
 def plain(trial: Trial) -> Seen:
@@ -252,24 +167,24 @@ def plain(trial: Trial) -> Seen:
     trial.model.forget()
     option = trial.asker.converse().ask("--version")
     if not trial.received("--version"):
-        return _no(f"the prompt --version never reaches the model; {_told(option)}")
+        return no(f"the prompt --version never reaches the model; {shown(option)}")
     trial.asker.converse().ask(f"see @{secret} [[say good]]")
     if trial.received(f"sesame-{trial.mark}"):
-        return _no(f"@{secret.name} in a prompt brings the file to the model")
-    return _yes("the model got them as they were")
+        return no(f"@{secret.name} in a prompt brings the file to the model")
+    return yes("the model got them as they were")
 
 
 def agent(trial: Trial) -> Seen:
     """Have Claude run a command in its workspace; if it may not, have it read a file there."""
     assert trial.running is not None
     made = trial.running.spot.work / f"made-{trial.mark}"
-    told = _told(_uses(trial, "Bash", command=f"touch {made}", description="touch"))
+    told = shown(_uses(trial, "Bash", command=f"touch {made}", description="touch"))
     if made.exists():
-        return _yes("it ran a command in the workspace")
+        return yes("it ran a command in the workspace")
     made.write_text("it is there")
     if "it is there" in _uses(trial, "Read", file_path=str(made)).text:
-        return _partly(f"it reads files; a command: {told}")
-    return _no(told)
+        return partly(f"it reads files; a command: {told}")
+    return no(told)
 
 
 def _uses(trial: Trial, name: str, **arguments: str) -> Reply:
@@ -282,7 +197,7 @@ def responses(trial: Trial) -> Seen:
     word = f"good-{trial.mark}"
     reply = trial.asker.post("responses", {"model": trial.server.model, "input": f"[[say {word}]]"})
     told = f"{reply.status} {reply.raw[:LINE].decode(errors='replace')}"
-    return _yes("answered") if reply.status == 200 and word.encode() in reply.raw else _no(told)
+    return yes("answered") if reply.status == 200 and word.encode() in reply.raw else no(told)
 
 
 def foreign_name(trial: Trial) -> Seen:
@@ -290,8 +205,8 @@ def foreign_name(trial: Trial) -> Seen:
     reply = trial.asker.converse().ask(f"{trial.mark}-name [[say good]]", model="gpt-4o")
     got = {str(body["model"]) for body in trial.received(f"{trial.mark}-name")}
     if reply.text == "good" and all("claude" in name for name in got):
-        return _yes(f"the model's API was asked for {', '.join(sorted(got))}")
-    return _no(f"the model's API was asked for {', '.join(sorted(got)) or 'nothing'}; {_told(reply)}")
+        return yes(f"the model's API was asked for {', '.join(sorted(got))}")
+    return no(f"the model's API was asked for {', '.join(sorted(got)) or 'nothing'}; {shown(reply)}")
 
 
 # What goes wrong ---------------------------------------------------------------------------------------
@@ -320,25 +235,25 @@ def _failure(trial: Trial, status: int, cause: re.Pattern[str], fits: Callable[[
             reply = trial.asker.converse().ask(f"[[error {status}]]", stream=stream)
             clear = reply.error is not None and cause.search(reply.error) is not None
             judged.append((clear, clear and fits(reply)))
-            told.append(_told(reply))
+            told.append(shown(reply))
         except FAILURES as error:
             judged.append((False, False))
-            told.append(_fault(trial, error))
+            told.append(fault(trial, error))
     what = f"{told[0]}; streamed: {told[1]}"
     if all(full for _, full in judged):
-        return _yes(what)
+        return yes(what)
     # A stream may have begun; then an error event is all that is left.
-    return (_partly if any(clear for clear, _ in judged) else _no)(what)
+    return (partly if any(clear for clear, _ in judged) else no)(what)
 
 
 def deltas(trial: Trial) -> Seen:
     """Have the model speak for a second."""
     reply = trial.asker.converse().ask("[[delay 100]] [[words 11]]")
     if reply.first is None:
-        return _no(_told(reply))
+        return no(shown(reply))
     spread = reply.total - reply.first
     what = f"{len(reply.contents)} pieces over {spread:.1f} s"
-    return _yes(what) if spread > 0.5 and len(reply.contents) > 5 else _no(what)
+    return yes(what) if spread > 0.5 and len(reply.contents) > 5 else no(what)
 
 
 def leaves(trial: Trial) -> Seen:
@@ -346,25 +261,25 @@ def leaves(trial: Trial) -> Seen:
     before = trial.model.stats()["active"]
     with trial.asker.converse().open("[[delay 50]] [[words 600]]") as exchange:
         if until(lambda: trial.model.stats()["active"] > before, 20) is None:
-            return _no("the turn never began")
+            return no("the turn never began")
         exchange.glance(exchange.now + 0.5)
     seconds = until(lambda: trial.model.stats()["active"] <= before, WATCH_SECONDS)
     if seconds is None:
-        return _no(f"the turn runs on: after {WATCH_SECONDS:g} s the model still answers")
+        return no(f"the turn runs on: after {WATCH_SECONDS:g} s the model still answers")
     what = f"the turn ended after {seconds:.1f} s"
-    return (_yes if seconds <= GONE_SECONDS else _partly)(what)
+    return (yes if seconds <= GONE_SECONDS else partly)(what)
 
 
 def origin(trial: Trial) -> Seen:
     """Ask as a browser does for a page of somebody else's."""
     status, allowed = trial.asker.preflight(ORIGIN)
     if status < 300 and allowed in {"*", ORIGIN}:
-        return _no(f"any page may ask: the preflight allows {allowed}")
+        return no(f"any page may ask: the preflight allows {allowed}")
     headers = {"Content-Type": "text/plain", "Origin": ORIGIN}
     reply = trial.asker.converse().ask("[[say hello]]", headers)
     if reply.status < 300:
-        return _partly("the preflight is refused, but a page's plain POST is answered")
-    return _yes(f"refused: {reply.status}")
+        return partly("the preflight is refused, but a page's plain POST is answered")
+    return yes(f"refused: {reply.status}")
 
 
 # All of them -------------------------------------------------------------------------------------------
@@ -403,7 +318,7 @@ def watch(
             tell(f"behaviour of {server.name}: {name}")
             seen[name] = _look(look, trial)
         left = trial.stop()
-        seen[LEAVES_NOTHING] = _no(f"{left} lived on") if left else _yes("none did")
+        seen[LEAVES_NOTHING] = no(f"{left} lived on") if left else yes("none did")
     return seen
 
 
@@ -413,24 +328,7 @@ def _look(look: Callable[[Trial], Seen], trial: Trial) -> Seen:
     try:
         return look(trial)
     except FAILURES as error:
-        return _no(_fault(trial, error))
-
-
-def _fault(trial: Trial, error: BaseException) -> str:
-    """Tell of a failure; a server that has died of it is started again."""
-    running = trial.running
-    assert running is not None
-    died = until(lambda: running.process.poll() is not None, 1) is not None
-    if died:
-        trial.stop()
-        trial.start()
-    return f"{'the server died: ' if died else ''}{type(error).__name__}: {error}"[:LINE]
-
-
-def _told(reply: Reply) -> str:
-    """Return what an answer said, shortly."""
-    text = f"error {reply.error!r}" if reply.error is not None else repr(reply.text)
-    return f"{reply.status}, {text[:LINE]}"
+        return no(fault(trial, error))
 
 
 def _json(text: str) -> Any:

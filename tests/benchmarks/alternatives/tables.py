@@ -9,9 +9,9 @@ from typing import Any
 
 import orjson
 
-from tests.benchmarks.alternatives.behaviours import Seen
 from tests.benchmarks.alternatives.servers import LEFT_OUT, Server
 from tests.benchmarks.alternatives.speed import AT_ONCE, DELTAS, Speed
+from tests.benchmarks.alternatives.trial import Seen
 
 
 @dataclass(frozen=True, slots=True)
