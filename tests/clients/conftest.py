@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import daemon, model, name, served_model
+from tests.acceptance.conftest import daemon, make, model, name, served_model, start
 from tests.clients.programs import Home
 from tests.support.daemon import Daemon
 
-__all__ = ["daemon", "home", "model", "name", "served_model"]
+__all__ = ["daemon", "home", "make", "model", "name", "served_model", "start"]
 
 
 @pytest.fixture
