@@ -160,10 +160,9 @@ def test_a_key_may_come_as_a_secret(service: Composed, checkout: Path, model: Mo
     file.write_text("sk-ant-refused\n")
     file.chmod(0o600)
     os.chown(file, *HOST_USER)
-    settings = {**service.settings, "ANTHROPIC_API_KEY": ""}
-    secret = Composed(
-        checkout, settings, engine=service.engine, files=("compose.yaml", "compose.secret.yaml")
-    ).start()
+    settings = {**service.settings, "ANTHROPIC_API_KEY": "", "PORT": "3002"}
+    files = ("compose.yaml", "compose.secret.yaml")
+    secret = Composed(checkout, settings, port=3002, engine=service.engine, files=files).start()
     try:
         assert secret.ask("[[say hi]]", name).code == "upstream_authentication"
         file.write_text("sk-ant-stored\n")

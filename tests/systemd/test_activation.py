@@ -8,7 +8,7 @@ import httpx
 
 from tests.support.booted import Booted
 from tests.support.daemon import chat, eventually
-from tests.support.installed import SOCKET, Service
+from tests.support.installed import SOCKET, UNIT, Service
 from tests.systemd.conftest import Make
 
 
@@ -25,6 +25,21 @@ def test_the_first_request_starts_the_service(make: Make, system: Booted, name: 
     assert service.ask("[[say hi]]", name).text == "hi"
     assert service.told("ActiveState") == "active"
     assert system.shown(SOCKET, "SubState") == "running"
+
+
+def test_a_reload_takes_new_settings(make: Make, system: Booted) -> None:
+    file = system.path("/etc/claude-coded/config.toml")
+    file.write_text("queue_size = 2\n")
+    file.chmod(0o644)
+    try:
+        service = activated(make, system)
+        assert service.ask("[[say hi]]").text == "hi"
+        file.write_text("queue_size = 3\n")
+        system.systemctl("reload", UNIT)
+        (entry,) = eventually(lambda: system.journal("EVENT=reloaded", f"_PID={service.told('MainPID')}"))
+        assert "CLAUDE_CODED_QUEUE_SIZE" in entry["MESSAGE"]
+    finally:
+        file.unlink()
 
 
 def test_restarts_refuse_no_request(make: Make, system: Booted, name: str) -> None:

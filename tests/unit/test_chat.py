@@ -234,6 +234,23 @@ def test_what_the_user_says_between_calls_and_outcomes_is_heard_after_them() -> 
         parse_chat(body(messages=[HELLO, CALLS, result("a"), HELLO]))
 
 
+@given(st.lists(st.sampled_from([0, 1]), max_size=4), st.permutations([0, 1]), st.data())
+def test_wherever_a_client_tells_them_they_have_one_order(
+    questions: list[int], order: list[int], data: st.DataObject
+) -> None:
+    late = {"role": "assistant", "content": "I look."}
+    outcomes = [[result("a"), result("b")][index] for index in order]
+    asked = [{"role": "user", "content": str(number)} for number in questions]
+    told: list[Any] = list(outcomes)
+    places = sorted(data.draw(st.integers(0, len(outcomes))) for _ in asked)
+    for place, question in reversed(list(zip(places, asked, strict=True))):
+        told.insert(place, question)
+    shuffled = parse_chat(body(messages=[HELLO, CALLS, late, *told]))
+    assert (
+        shuffled.messages == parse_chat(body(messages=[HELLO, {**CALLS, **late}, *outcomes, *asked])).messages
+    )
+
+
 def test_outcomes_that_are_missing_are_named() -> None:
     with pytest.raises(InvalidRequest, match=r"no results: a$"):
         parse_chat(body(messages=[HELLO, CALLS, result("b"), HELLO]))

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -163,13 +164,15 @@ ALTERNATIVES: Final = (
         "its Claude Code mode (plugin claude_sdk) alone, with sdk_message_mode ignore: else the CLI's own "
         "messages come as content",
         "sonnet",
-        install=lambda: python_packages("ccproxy-api[plugins-claude]==0.2.10"),
+        # It runs the CLI of its own SDK, whatever its settings say: the same version as ours.
+        install=lambda: python_packages(
+            "ccproxy-api[plugins-claude]==0.2.10", f"claude-agent-sdk=={version('claude-agent-sdk')}"
+        ),
         command=lambda place, spot: [
             *(str(place / "bin" / "ccproxy"), "serve", "--host", "127.0.0.1", "--port", str(spot.port))
         ],
-        environment=lambda spot: {
+        environment=lambda _: {
             "ENABLED_PLUGINS": '["claude_sdk"]',
-            "PLUGINS__CLAUDE_SDK__CLI_PATH": str(spot.claude),
             "PLUGINS__CLAUDE_SDK__SDK_MESSAGE_MODE": "ignore",
             "PLUGINS__CLAUDE_SDK__INCLUDE_SYSTEM_MESSAGES_IN_STREAM": "false",
         },
