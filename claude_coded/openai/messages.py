@@ -7,8 +7,9 @@ from msgspec import Struct
 
 from claude_coded.errors import InvalidRequest, UnsupportedParameter
 from claude_coded.openai.content import ContentPart, content_part
+from claude_coded.openai.telling import Telling
 from claude_coded.openai.wire import canonical
-from claude_coded.turn import Document, Image, Message, Part, RemoteImage, Role, Text, ToolCall, ToolOutcome
+from claude_coded.turn import Document, Image, Message, Part, RemoteImage, Role, Text, ToolCall
 
 FUNCTION_CALL_ID: Final = "function_call_{}"
 """The id that the deprecated `function_call` of a message is given, which has none: the message's index."""
@@ -58,72 +59,56 @@ def history(given: list[ChatMessage]) -> tuple[str | None, tuple[Message, ...]]:
             case "assistant":
                 told.add_answer(message, _answer(message, index), place)
             case "user":
-                told.add_question(_question(message, place))
+                told.telling.add_question(_question(message, place))
     told.check_answered()
-    messages = told.messages
+    messages = told.telling.messages
     if not messages or messages[-1].role is not Role.USER:
         raise InvalidRequest("the last message must be the user's", param=f"messages[{len(given) - 1}].role")
     return "\n\n".join(system) if system else None, tuple(messages)
 
 
 class _Told:
-    """The messages so far. Calls have to be answered by the messages that come right after them.
+    """What is told so far.
 
-    Some clients tell other things in between. Text of the assistant belongs to the reply that called, and
-    was said before the calls; what the user says is heard after their outcomes.
+    Text of the assistant that comes after its calls belongs to the reply that called, and was said before.
     """
 
     def __init__(self) -> None:
-        self.messages: list[Message] = []
-        self._later: list[Message] = []
-        self._open: dict[str, str] = {}  # id -> the function's name
-        self._made = ""  # where
-
-    def add_question(self, parts: tuple[Part, ...]) -> None:
-        (self._later if self._open else self.messages).append(Message(Role.USER, parts))
+        self.telling = Telling()
+        self._made = ""  # where the calls stand that wait
 
     def add_answer(self, message: ChatMessage, parts: tuple[Part, ...], place: str) -> None:
         """Add what the assistant said; if that is nothing, there is no message."""
-        if self._continues(parts):
-            said, calls = _texts_and_others(self.messages[-1].parts)
-            self.messages[-1] = Message(Role.ASSISTANT, (*said, *parts, *calls))
+        before = self.telling.answer
+        if self.telling.open and before and all(isinstance(part, Text) for part in parts):
+            texts = (part for part in before if isinstance(part, Text))
+            calls = (part for part in before if not isinstance(part, Text))
+            self.telling.change_answer((*texts, *parts, *calls))
             return
         self.check_answered()
         if parts:
-            self._open = {part.id: part.name for part in parts if isinstance(part, ToolCall)}
             self._made = f"{place}.function_call" if message.function_call else f"{place}.tool_calls"
-            self.messages.append(Message(Role.ASSISTANT, parts))
-
-    def _continues(self, parts: tuple[Part, ...]) -> bool:
-        """Return whether these belong to the message with the calls, of which none is answered yet."""
-        unanswered = bool(self._open) and self.messages[-1].role is Role.ASSISTANT
-        return unanswered and all(isinstance(part, Text) for part in parts)
+            self.telling.add_answer(parts)
 
     def add_outcome(self, message: ChatMessage, place: str) -> None:
-        """Add a tool's outcome; those of one reply make one message."""
+        """Add a tool's outcome."""
         call = self._called(message, place)
-        del self._open[call]
         parts = (part for part in _content(message, place))
-        kept = tuple(part for part in parts if isinstance(part, Text | Image | RemoteImage | Document))
-        outcome, last = ToolOutcome(call, kept), self.messages[-1]
-        if last.role is Role.USER:
-            self.messages[-1] = Message(Role.USER, (*last.parts, outcome))
-        else:
-            self.messages.append(Message(Role.USER, (outcome,)))
-        if not self._open:
-            self.messages += self._later
-            self._later = []
+        self.telling.add_outcome(
+            call, tuple(part for part in parts if isinstance(part, Text | Image | RemoteImage | Document))
+        )
 
     def _called(self, message: ChatMessage, place: str) -> str:
         """Return the id of the call that a message answers: a function's names the function alone."""
+        waiting = self.telling.open
         if message.role == "function":
-            if (id_ := next(iter(self._open), None)) is None or self._open[id_] != message.name:
+            if (id_ := next(iter(waiting), None)) is None or waiting[id_] != message.name:
                 raise InvalidRequest(
                     f"no call of the function {message.name!r} in the message before waits for a result",
                     param=f"{place}.name",
                 )
             return id_
-        if message.tool_call_id is None or message.tool_call_id not in self._open:
+        if message.tool_call_id is None or message.tool_call_id not in waiting:
             raise InvalidRequest(
                 f"no call {message.tool_call_id!r} of the assistant message before waits for a result",
                 param=f"{place}.tool_call_id",
@@ -131,14 +116,9 @@ class _Told:
         return message.tool_call_id
 
     def check_answered(self) -> None:
-        if self._open:
-            missing = ", ".join(self._open)
+        if self.telling.open:
+            missing = ", ".join(self.telling.open)
             raise InvalidRequest(f"these tool calls have no results: {missing}", param=self._made)
-
-
-def _texts_and_others(parts: tuple[Part, ...]) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
-    texts = tuple(part for part in parts if isinstance(part, Text))
-    return texts, tuple(part for part in parts if not isinstance(part, Text))
 
 
 def _question(message: ChatMessage, place: str) -> tuple[Part, ...]:

@@ -10,9 +10,8 @@ from claude_coded.errors import InvalidRequest, UnsupportedParameter
 from claude_coded.openai.content import File, document, given, image
 from claude_coded.openai.messages import FunctionCall, is_blank, tool_call
 from claude_coded.openai.responses.tools import CUSTOM_INPUT, full_name
-from claude_coded.turn import Document, Image, Message, Part, RemoteImage, Role, Text, ToolCall, ToolOutcome
-
-Content = Text | Image | RemoteImage | Document
+from claude_coded.openai.telling import Content, Telling
+from claude_coded.turn import Document, Image, Message, Part, RemoteImage, Role, Text, ToolCall
 
 MESSAGE: Final = "message"
 REFERENCE: Final = "item_reference"
@@ -95,26 +94,20 @@ def history(items: Sequence[Item], past: tuple[Message, ...] = ()) -> tuple[list
     for index, item in enumerate(items):
         told.add(item, f"input[{index}]")
     told.check_answered("input")
-    if not told.messages or told.messages[-1].role is not Role.USER:
+    messages = told.telling.messages
+    if not messages or messages[-1].role is not Role.USER:
         raise InvalidRequest(
             "the last item must be the user's, or what a tool returned", param=f"input[{len(items) - 1}]"
         )
-    return told.system, tuple(told.messages)
+    return told.system, tuple(messages)
 
 
 class _History:
-    """Messages that grow item by item: those of one answer, and what its calls returned, belong together.
-
-    What the user says while calls wait for their outputs is heard after those.
-    """
+    """What the items tell: those of one answer belong together."""
 
     def __init__(self, past: tuple[Message, ...]) -> None:
-        self.messages = list(past)
+        self.telling = Telling(past)
         self.system: list[str] = []
-        self._past = len(past)
-        self._later: list[Message] = []
-        # Calls that wait for what they return, in the answer right before.
-        self._open = {part.id for part in past[-1].parts if isinstance(part, ToolCall)} if past else set()
 
     def add(self, item: Item, place: str) -> None:
         kind = item.kind
@@ -130,8 +123,8 @@ class _History:
             raise UnsupportedParameter(f"items of type {kind!r:.60} are not supported", param=f"{place}.type")
 
     def check_answered(self, place: str) -> None:
-        if self._open:
-            missing = ", ".join(sorted(self._open))
+        if self.telling.open:
+            missing = ", ".join(self.telling.open)
             raise InvalidRequest(f"no outputs were found of these tool calls: {missing}", param=place)
 
     def _message(self, item: Item, place: str) -> None:
@@ -146,48 +139,37 @@ class _History:
             said = tuple(part for part in parts if not is_blank(part))
             if not said:
                 raise InvalidRequest("a user message must not be empty", param=f"{place}.content")
-            (self._later if self._open else self.messages).append(Message(Role.USER, said))
+            self.telling.add_question(said)
 
     def _call(self, item: Item, place: str) -> None:
-        if not item.call_id or item.call_id in self._open:
+        if not item.call_id or item.call_id in self.telling.open:
             raise InvalidRequest("a call has a call_id of its own", param=f"{place}.call_id")
         arguments = item.arguments or ""
         if item.kind == "custom_tool_call":
             arguments = orjson.dumps({CUSTOM_INPUT: item.input or ""}).decode()
         named = FunctionCall(full_name(item.name or "", item.namespace), arguments)
         self._answer([tool_call(item.call_id, named, place)], place)
-        self._open.add(item.call_id)
 
     def _answer(self, parts: Iterable[Part], place: str) -> None:
         """Add to the answer that is being told, or begin one: its text is one, its calls follow it."""
-        before: tuple[Part, ...] = ()
-        if len(self.messages) > self._past and self.messages[-1].role is Role.ASSISTANT:
-            before = self.messages.pop().parts
-        else:
+        before = self.telling.answer
+        if not before:
             self.check_answered(place)
         texts = [part.text for part in (*before, *parts) if isinstance(part, Text)]
         calls = [part for part in (*before, *parts) if isinstance(part, ToolCall)]
         text = Text(_joined(texts))
         if said := (*(() if is_blank(text) else (text,)), *calls):
-            self.messages.append(Message(Role.ASSISTANT, said))
+            (self.telling.change_answer if before else self.telling.add_answer)(said)
 
     def _output(self, item: Item, place: str) -> None:
-        if item.call_id is None or item.call_id not in self._open:
+        if item.call_id is None or item.call_id not in self.telling.open:
             raise InvalidRequest(
                 f"no call {item.call_id!r:.80} of the answer before waits for an output",
                 param=f"{place}.call_id",
             )
         if item.output is None:
             raise InvalidRequest("what has the tool returned?", param=f"{place}.output")
-        self._open.remove(item.call_id)
-        outcome = ToolOutcome(item.call_id, tuple(_content(item.output, "tool", f"{place}.output")))
-        if (last := self.messages[-1]).role is Role.USER:
-            self.messages[-1] = Message(Role.USER, (*last.parts, outcome))
-        else:
-            self.messages.append(Message(Role.USER, (outcome,)))
-        if not self._open:
-            self.messages += self._later
-            self._later = []
+        self.telling.add_outcome(item.call_id, tuple(_content(item.output, "tool", f"{place}.output")))
 
 
 def _joined(texts: Sequence[str]) -> str:
