@@ -117,6 +117,14 @@ def test_the_function_of_the_python_example_is_called(newcomer: Newcomer) -> Non
     assert newcomer.run("python call.py").splitlines()[-1] == "7 degrees"
 
 
+def test_the_responses_example_goes_on(newcomer: Newcomer) -> None:
+    before = programs("from openai import OpenAI")[0].text
+    (example,) = [it for it in blocks() if it.language == "python" and "client.responses" in it.text]
+    (newcomer.directory / "respond.py").write_text(f"{before}\n{example.text}\nprint(second.output_text)\n")
+    *_, first, second = newcomer.run("python respond.py").splitlines()
+    assert (first, second) == ("You said: What is in this directory?", "You said: And how large is it?")
+
+
 def test_the_operators_commands_do_what_they_are_told(newcomer: Newcomer) -> None:
     rows = re.findall(r"^\| (`.*?) \|", section("claude-codectl"), re.MULTILINE)
     told = [re.sub(r" *\[.*?\]", "", it) for row in rows for it in re.findall(r"`(.*?)`", row)]
