@@ -16,11 +16,15 @@ pytestmark = pytest.mark.clients
 WEATHER = {"city": "Oslo", "degrees": 7}
 
 
-@pytest.fixture
-def library(home: Home) -> Library:
+CHAT = "OpenAIChatModel("
+
+
+@pytest.fixture(params=[CHAT, "OpenAIResponsesModel("])
+def library(home: Home, request: pytest.FixtureRequest) -> Library:
     python = python_packages("pydantic-ai-slim[openai]==2.66.0") / "bin" / "python"
     program = SOURCES / "python" / "pydantic_ai_chat.py"
-    return Library(home, [python, program], statement("OpenAIChatModel(", home.base_url))
+    written = statement(CHAT, home.base_url).replace(CHAT, request.param)
+    return Library(home, [python, program], written)
 
 
 @pytest.mark.parametrize("mode", ["tools", "stream_tools"])
