@@ -17,9 +17,10 @@ WEATHER = {"city": "Oslo", "degrees": 7}
 
 
 CHAT = "OpenAIChatModel("
+RESPONSES = 'OpenAIResponsesModel(settings={"openai_send_reasoning_ids": True}, model_name='
 
 
-@pytest.fixture(params=[CHAT, "OpenAIResponsesModel("])
+@pytest.fixture(params=[CHAT, RESPONSES], ids=["chat completions", "responses"])
 def library(home: Home, request: pytest.FixtureRequest) -> Library:
     python = python_packages("pydantic-ai-slim[openai]==2.66.0") / "bin" / "python"
     program = SOURCES / "python" / "pydantic_ai_chat.py"
