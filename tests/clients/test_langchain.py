@@ -1,4 +1,4 @@
-"""LangChain: ChatOpenAI with invoke, stream, bind_tools and with_structured_output."""
+"""LangChain: ChatOpenAI with invoke, stream, bind_tools and with_structured_output, by both APIs."""
 
 import pytest
 
@@ -10,12 +10,15 @@ from tests.clients.readme import statement
 pytestmark = pytest.mark.clients
 
 
-@pytest.fixture
-def library(home: Home) -> Library:
+@pytest.fixture(
+    params=["", "use_responses_api=True", "use_responses_api=True, use_previous_response_id=True"],
+    ids=["chat completions", "responses", "after responses"],
+)
+def library(home: Home, request: pytest.FixtureRequest) -> Library:
     python = python_packages("langchain-openai==1.7.3") / "bin" / "python"
-    return Library(
-        home, [python, SOURCES / "python" / "langchain_chat.py"], statement("ChatOpenAI(", home.base_url)
-    )
+    start = "ChatOpenAI("
+    written = statement(start, home.base_url).replace(start, f"{start}{request.param or 'name=None'}, ")
+    return Library(home, [python, SOURCES / "python" / "langchain_chat.py"], written)
 
 
 class TestLangChain(LibraryTests):

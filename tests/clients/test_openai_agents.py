@@ -1,4 +1,4 @@
-"""OpenAI's Agents SDK on chat completions: functions, hand-offs, streams, objects."""
+"""OpenAI's Agents SDK by both APIs: functions, hand-offs, streams, objects."""
 
 import json
 
@@ -14,11 +14,15 @@ from tests.support.daemon import Model
 pytestmark = pytest.mark.clients
 
 
-@pytest.fixture
-def library(home: Home) -> Library:
+@pytest.fixture(
+    params=[{}, {"BY_ID": "1"}, {"API": "chat_completions"}],
+    ids=["responses", "after responses", "chat completions"],
+)
+def library(home: Home, request: pytest.FixtureRequest) -> Library:
     python = python_packages("openai-agents==0.24.0") / "bin" / "python"
     program = SOURCES / "python" / "openai_agents_chat.py"
-    return Library(home, [python, program], statement("OpenAIChatCompletionsModel(", home.base_url))
+    written = statement("set_default_openai_client(", home.base_url)
+    return Library(home, [python, program], written, {"API": "", "BY_ID": "", **request.param})
 
 
 @pytest.mark.parametrize("mode", ["tools", "stream_tools"])

@@ -1,4 +1,4 @@
-"""openai-node: chat, streams, runTools and zod."""
+"""openai-node: chat, streams, runTools and zod; and the same by the Responses API."""
 
 import pytest
 
@@ -10,11 +10,10 @@ from tests.clients.readme import statement
 pytestmark = pytest.mark.clients
 
 
-@pytest.fixture
-def library(home: Home) -> Library:
-    return Library(
-        home, ["node", node_packages("node") / "openai_chat.mjs"], statement("new OpenAI(", home.base_url)
-    )
+@pytest.fixture(params=["openai_chat.mjs", "openai_responses.mjs"])
+def library(home: Home, request: pytest.FixtureRequest) -> Library:
+    program = node_packages("node") / request.param
+    return Library(home, ["node", program], statement("new OpenAI(", home.base_url))
 
 
 class TestOpenAINode(LibraryTests):

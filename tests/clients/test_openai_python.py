@@ -1,4 +1,4 @@
-"""openai-python: chat, streams, the helpers for streams, functions and documents, and its errors."""
+"""openai-python: chat, streams, helpers for streams, functions and documents, errors; by both APIs."""
 
 import pytest
 
@@ -10,10 +10,10 @@ from tests.clients.readme import statement
 pytestmark = pytest.mark.clients
 
 
-@pytest.fixture
-def library(home: Home) -> Library:
+@pytest.fixture(params=["openai_chat.py", "openai_responses.py"])
+def library(home: Home, request: pytest.FixtureRequest) -> Library:
     python = python_packages("openai==3.54.0") / "bin" / "python"
-    return Library(home, [python, SOURCES / "python" / "openai_chat.py"], statement("OpenAI(", home.base_url))
+    return Library(home, [python, SOURCES / "python" / request.param], statement("OpenAI(", home.base_url))
 
 
 class TestOpenAIPython(LibraryTests):

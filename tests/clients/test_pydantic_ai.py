@@ -16,11 +16,16 @@ pytestmark = pytest.mark.clients
 WEATHER = {"city": "Oslo", "degrees": 7}
 
 
-@pytest.fixture
-def library(home: Home) -> Library:
+CHAT = "OpenAIChatModel("
+RESPONSES = 'OpenAIResponsesModel(settings={"openai_send_reasoning_ids": True}, model_name='
+
+
+@pytest.fixture(params=[CHAT, RESPONSES], ids=["chat completions", "responses"])
+def library(home: Home, request: pytest.FixtureRequest) -> Library:
     python = python_packages("pydantic-ai-slim[openai]==2.66.0") / "bin" / "python"
     program = SOURCES / "python" / "pydantic_ai_chat.py"
-    return Library(home, [python, program], statement("OpenAIChatModel(", home.base_url))
+    written = statement(CHAT, home.base_url).replace(CHAT, request.param)
+    return Library(home, [python, program], written)
 
 
 @pytest.mark.parametrize("mode", ["tools", "stream_tools"])

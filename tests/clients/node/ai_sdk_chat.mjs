@@ -1,10 +1,12 @@
-// Vercel's AI SDK with its provider for servers like OpenAI's.
+// Vercel's AI SDK: with its provider for servers like OpenAI's, or OpenAI's own, which speaks the Responses API.
+import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { generateObject, generateText, Output, stepCountIs, streamObject, streamText, tool } from "ai";
 import { z } from "zod";
 
-const written = new Function("createOpenAICompatible", `return ${process.env.WRITTEN}`);
-const common = { model: written(createOpenAICompatible), maxRetries: 0 };
+const written = new Function("createOpenAICompatible", "createOpenAI", `return ${process.env.WRITTEN}`);
+const providerOptions = { openai: JSON.parse(process.env.OPTIONS ?? "{}") };
+const common = { model: written(createOpenAICompatible, createOpenAI), maxRetries: 0, providerOptions };
 const [mode, ...texts] = process.argv.slice(2);
 
 function fail({ error }) {

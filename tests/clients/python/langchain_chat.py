@@ -1,4 +1,4 @@
-"""LangChain's chat model for servers like OpenAI's."""
+"""LangChain's chat model for servers like OpenAI's, by either API."""
 
 import json
 import os
@@ -42,11 +42,11 @@ def chat(*texts: str) -> Any:
     for number, text in enumerate(texts):
         messages.append(HumanMessage(text))
         messages.append(model.invoke(messages) if number % 2 else streamed(model, messages))
-    return {"answers": [message.content for message in messages[1::2]]}
+    return {"answers": [message.text for message in messages[1::2]]}
 
 
 def stream(text: str) -> Any:
-    deltas = [chunk.content for chunk in model.stream(text) if chunk.content]
+    deltas = [chunk.text for chunk in model.stream(text) if chunk.text]
     return {"text": "".join(deltas), "deltas": len(deltas)}
 
 
@@ -59,7 +59,7 @@ def tools(*texts: str, stream: bool = False, **more: Any) -> Any:
             messages += [answer, *(get_weather.invoke(call) for call in answer.tool_calls)]
         messages.append(answer)
     found = answer.additional_kwargs.get("parsed")
-    return {"text": answer.content, "calls": cities, "object": found and found.model_dump()}
+    return {"text": answer.text, "calls": cities, "object": found and found.model_dump()}
 
 
 def stream_tools(*texts: str) -> Any:
@@ -103,7 +103,7 @@ def look(text: str, image: str, pdf: str) -> Any:
         {"type": "image", "base64": image, "mime_type": "image/png"},
         {"type": "file", "base64": pdf, "mime_type": "application/pdf", "filename": "a.pdf"},
     ]
-    return {"text": model.invoke([HumanMessage(parts)]).content}
+    return {"text": model.invoke([HumanMessage(parts)]).text}
 
 
 print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))

@@ -1,4 +1,4 @@
-"""OpenAI's Agents SDK on chat completions: agents with a function, whose answer is text or an object."""
+"""OpenAI's Agents SDK by either API: agents with a function, whose answer is text or an object."""
 
 import asyncio
 import json
@@ -6,12 +6,24 @@ import os
 import sys
 from typing import Any
 
-from agents import Agent, OpenAIChatCompletionsModel, Runner, function_tool, set_tracing_disabled
+from agents import (
+    Agent,
+    Runner,
+    function_tool,
+    set_default_openai_api,
+    set_default_openai_client,
+    set_tracing_disabled,
+)
 from openai import AsyncOpenAI
 from pydantic import BaseModel
 
 set_tracing_disabled(disabled=True)
-model: Any = eval(os.environ["WRITTEN"])
+eval(os.environ["WRITTEN"])
+api: Any = os.environ["API"]
+if api:
+    set_default_openai_api(api)
+model = os.environ["MODEL"]
+by_id = bool(os.environ["BY_ID"])
 cities: list[str] = []
 
 
@@ -40,15 +52,19 @@ async def chat(*texts: str, kind: Any = None, stream: bool = False) -> Any:
         handoffs=[other],
     )
     history: list[Any] = []
+    more: Any = {"auto_previous_response_id": True} if by_id else {}
     for text in texts:
         history.append({"role": "user", "content": text})
         if stream:
-            run: Any = Runner.run_streamed(agent, history)
+            run: Any = Runner.run_streamed(agent, history, **more)
             async for _ in run.stream_events():
                 pass
         else:
-            run = await Runner.run(agent, history)
+            run = await Runner.run(agent, history, **more)
         history = run.to_input_list()
+        if by_id:
+            more["previous_response_id"] = run.last_response_id
+            history = []
     return run
 
 
@@ -71,5 +87,5 @@ async def stream_document(*texts: str) -> Any:
 
 
 assert AsyncOpenAI
-assert OpenAIChatCompletionsModel
+assert set_default_openai_client
 print(json.dumps(asyncio.run(globals()[sys.argv[1]](*sys.argv[2:]))))

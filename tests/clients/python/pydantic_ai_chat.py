@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 from pydantic_ai import Agent, NativeOutput
-from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 model: Any = eval(os.environ["WRITTEN"])
@@ -67,5 +67,6 @@ async def stream_document(text: str) -> Any:
 
 
 assert OpenAIChatModel
+assert OpenAIResponsesModel
 assert OpenAIProvider
 print(json.dumps(asyncio.run(globals()[sys.argv[1]](*sys.argv[2:]))))
