@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from claude_coded.errors import CodedError
 from claude_coded.turn import AnswerEvent, TurnFailed
@@ -17,6 +17,12 @@ class Batches:
         self._pending: asyncio.Future[list[AnswerEvent]] | None = None
         self._failure: CodedError | None = None
         self._closing: asyncio.Future[None] | None = None
+        self._on_close: Callable[[], None] | None = None
+        self.closed = False
+
+    def on_close(self, tell: Callable[[], None]) -> None:
+        """Have it told when the turn has ended."""
+        self._on_close = tell
 
     def fail(self, error: CodedError) -> None:
         """End the turn, if it has not ended; its reader is told of the error next."""
@@ -52,8 +58,13 @@ class Batches:
             await self._close()
 
     async def _close(self) -> None:
-        if self._pending is not None:
-            self._pending.cancel()
-            with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
-                await self._pending
-        await self._events.aclose()  # type: ignore[attr-defined]
+        try:
+            if self._pending is not None:
+                self._pending.cancel()
+                with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
+                    await self._pending
+            await self._events.aclose()  # type: ignore[attr-defined]
+        finally:
+            self.closed = True
+            if self._on_close is not None:
+                self._on_close()

@@ -4,7 +4,7 @@ import contextlib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 from uuid import uuid4
@@ -19,6 +19,7 @@ from claude_coded.http.choices import choose
 from claude_coded.http.idempotency import KEY_HEADER, Begun, Claim, Follower, Replays
 from claude_coded.http.turns import (
     CONVERSATION_HEADER,
+    Ends,
     Request,
     deciding,
     hint,
@@ -44,11 +45,16 @@ MAX_PAGE: Final = 100
 
 @dataclass(slots=True)
 class Live:
-    """A response that is being made. `answer` is None before its first event."""
+    """A response that is being made. `answers` are what its readers have of it: one, without a key."""
 
     tenant: str
     batches: Batches
-    answer: Answer | None = None
+    answers: list[Answer] = field(default_factory=list)
+
+    @property
+    def over(self) -> bool:
+        """Return whether its turn has ended, and nobody reads it any more."""
+        return self.batches.closed and not self.answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,28 +90,25 @@ class Responses:
         resp.set_header(CONVERSATION_HEADER, begun.conversation)
         name_ignored(resp, asked.ignored)
         answer = Answer(Head(begun.serial, begun.created, begun.conversation, asked), self._service.now)
-        if (live := self._live.get(answer.head.id)) is not None:
-            live.answer = answer
-        key = ConversationKey(req.context.tenant, begun.conversation)
-        conclude = partial(self._conclude, key, answer, system)
+        ends = self._join(ConversationKey(req.context.tenant, begun.conversation), answer, system)
         try:
             if asked.stream:
-                server = self._service.settings.server
-                await send(resp, begun.batches, EventEncoder(answer), server, conclude)
-            else:
-                resp.media = await _completed(begun.batches, answer)
-                await conclude()
+                await send(resp, begun.batches, EventEncoder(answer), self._service.settings.server, ends)
+                return
+            resp.media = await _completed(begun.batches, answer)
+            await ends.conclude()
         except BaseException:
-            self._live.pop(answer.head.id, None)
+            ends.left()
             raise
+        ends.left()
 
     async def on_get_one(self, req: Request, resp: falcon.asgi.Response, name: str) -> None:
         """Show a response, also while it is made."""
         if req.get_param_as_bool("stream"):
             raise InvalidRequest("a response is streamed while it is made, not later", param="stream")
         live = self._live_of(req, name)
-        if live is not None and live.answer is not None:
-            resp.media = live.answer.snapshot()
+        if live is not None and live.answers:
+            resp.media = live.answers[0].snapshot()
             return
         resp.data = (await self._kept(req, name)).body
         resp.content_type = falcon.MEDIA_JSON
@@ -119,14 +122,16 @@ class Responses:
     async def on_post_cancel(self, req: Request, resp: falcon.asgi.Response, name: str) -> None:
         """Stop the turn that a response is made by; one that has ended stays as it is."""
         live = self._live_of(req, name)
-        if live is None or live.answer is None:
+        if live is None or not live.answers:
             resp.data = (await self._kept(req, name)).body
             resp.content_type = falcon.MEDIA_JSON
             return
-        live.answer.cancel()
+        first = live.answers[0]
+        for answer in live.answers:
+            answer.cancel()
         live.batches.fail(Interrupted("the response was cancelled"))
         await live.batches.aclose()
-        resp.media = live.answer.snapshot()
+        resp.media = first.snapshot()
 
     async def on_get_input_items(self, req: Request, resp: falcon.asgi.Response, name: str) -> None:
         """List the items of a response's input: `limit`, `order` (desc or asc) and `after`."""
@@ -206,20 +211,38 @@ class Responses:
             int(self._service.now()),
             batches := Batches(self._service.run(located)),
         )
-        self._live[response_id(begun.serial)] = Live(request.key.tenant, batches)
+        id_ = response_id(begun.serial)
+        self._live[id_] = Live(request.key.tenant, batches)
+        batches.on_close(partial(self._forget_over, id_))
         return begun
 
-    async def _conclude(self, key: ConversationKey, answer: Answer, system: str) -> None:
-        """Keep a response that has ended, if it is to be kept."""
+    def _join(self, key: ConversationKey, answer: Answer, system: str) -> Ends:
+        """Note a reader of a response; what is replayed has been kept, and may have been forgotten since."""
+        live = self._live.get(answer.head.id)
+        if live is not None:
+            live.answers.append(answer)
+        kept = answer.head.request.store and live is not None
+        return Ends(
+            partial(self._keep, key, answer, system) if kept else _nothing, partial(self._left, answer)
+        )
+
+    async def _keep(self, key: ConversationKey, answer: Answer, system: str) -> None:
+        """Keep a response that has ended."""
         head = answer.head
-        if head.request.store:
-            items = listed(head.request.fields["input"], head.serial)
-            await self._service.store.keep_response(
-                KeptResponse(
-                    head.id, key, answer.turn, system, encode(answer.body), encode(items), head.created
-                )
-            )
-        self._live.pop(head.id, None)
+        items = listed(head.request.fields["input"], head.serial)
+        await self._service.store.keep_response(
+            KeptResponse(head.id, key, answer.turn, system, encode(answer.body), encode(items), head.created)
+        )
+
+    def _left(self, answer: Answer) -> None:
+        """Forget a reader of a response."""
+        if (live := self._live.get(answer.head.id)) is not None:
+            live.answers = [other for other in live.answers if other is not answer]
+            self._forget_over(answer.head.id)
+
+    def _forget_over(self, id_: str) -> None:
+        if id_ in self._live and self._live[id_].over:
+            del self._live[id_]
 
     # What is known -------------------------------------------------------------------------------------
 
@@ -232,6 +255,10 @@ class Responses:
         if kept is None:
             raise _unknown(name)
         return kept
+
+
+async def _nothing() -> None:
+    """Keep nothing."""
 
 
 async def _completed(batches: Batches | Follower, answer: Answer) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What requests for a turn share: what they say besides their body, and how their answers are sent."""
 
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import falcon
@@ -44,6 +45,18 @@ class Encoder(Protocol):
         """Return what tells of some events."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What is done at the end of an answer.
+
+    `conclude` is awaited before its last bytes go out. `left` is called after them, or when the client has
+    left before.
+    """
+
+    conclude: Callable[[], Awaitable[None]]
+    left: Callable[[], None]
+
+
 async def json_body(req: Request) -> bytes:
     """Return the body. Raises UnsupportedMediaType."""
     if "json" not in (req.content_type or "").lower():
@@ -83,9 +96,9 @@ async def send(
     batches: Batches | Follower,
     encoder: Encoder,
     server: ServerSettings,
-    conclude: Callable[[], Awaitable[None]] | None = None,
+    ends: Ends | None = None,
 ) -> None:
-    """Answer with a stream; `conclude` is awaited before its last bytes go out.
+    """Answer with a stream.
 
     Raises what fails before the first event, within the time that the status line waits for that.
     """
@@ -99,7 +112,7 @@ async def send(
     resp.content_type = "text/event-stream"
     resp.set_header("Cache-Control", "no-cache")
     resp.set_header("X-Accel-Buffering", "no")
-    resp.stream = EventStream(batches, first, encoder, server.keep_alive, conclude)
+    resp.stream = EventStream(batches, first, encoder, server.keep_alive, ends)
 
 
 class EventStream:
@@ -111,13 +124,13 @@ class EventStream:
         first: list[AnswerEvent] | None,
         encoder: Encoder,
         keep_alive: float,
-        conclude: Callable[[], Awaitable[None]] | None,
+        ends: Ends | None,
     ) -> None:
         self._batches = batches
         self._keep_alive = keep_alive
         self._encoder = encoder
         self._first: list[AnswerEvent] | None = first
-        self._conclude = conclude
+        self._ends = ends
         self._begun = False
         self._ended = False
 
@@ -139,10 +152,14 @@ class EventStream:
     async def _encode(self, events: list[AnswerEvent]) -> bytes:
         self._ended = isinstance(events[-1], TurnFinished | TurnFailed)
         data = self._encoder.encode(events)
-        if self._ended and self._conclude is not None:
-            await self._conclude()
+        if self._ended and self._ends is not None:
+            await self._ends.conclude()
         return data
 
     async def close(self) -> None:
         """End the turn, if it has not ended."""
-        await self._batches.aclose()
+        try:
+            await self._batches.aclose()
+        finally:
+            if self._ends is not None:
+                self._ends.left()

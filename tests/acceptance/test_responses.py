@@ -250,6 +250,8 @@ def test_a_client_that_leaves_stops_the_turn(pool: Daemon, name: str) -> None:
     with streaming(pool, f"{name} two [[say begun]] [[hang]]", previous_response_id=first["id"]) as events:
         events.until("begun")
     pool.settled()
+    left = events.read[0]["response"]["id"]
+    eventually(lambda: pool.get(f"{PATH}/{left}").status == 404)
     third = respond(pool, f"{name} three [[recall]]", previous_response_id=first["id"])
     assert said(third) == [f"{name} one [[say 1]]", f"{name} three [[recall]]"]
 
@@ -312,3 +314,6 @@ def test_equal_requests_with_a_key_get_one_response(pool: Daemon, model: Model, 
     assert second.body == first.body
     assert len(model.requests(f"{name} [[say 1]]")) == 1
     assert pool.ask(f"{name} [[say 1]]", headers=headers).status == 409
+    assert pool.delete(f"{PATH}/{first.body['id']}").ok
+    assert respond(pool, f"{name} [[say 1]]", headers=headers).body == first.body
+    assert pool.get(f"{PATH}/{first.body['id']}").status == 404

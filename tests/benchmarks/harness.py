@@ -34,6 +34,7 @@ RETRIES: Final = 3
 API_KEY: Final = "sk-ant-test"
 
 _NAME: Final = re.compile(rb"(?i)\r\nx-conversation-id: *([^\r]+)")
+_RESPONSE: Final = re.compile(rb'"id":"(resp_\w+)"')
 _CONTENT: Final = re.compile(rb'\{"content":("(?:[^"\\]|\\.)*")\}')
 
 ANSWER_TIMEOUT: Final = 60.0
@@ -81,6 +82,7 @@ class Marks:
 
 
 HTTP_MARKS: Final = Marks(b'{"content":', b"data: [DONE]", b"\r\n0\r\n\r\n")
+RESPONSES_MARKS: Final = Marks(b'"type":"response.output_text.delta"', HTTP_MARKS.end, HTTP_MARKS.close)
 CLI_MARKS: Final = Marks(b'"text_delta"', b'"type":"result"', b'"state":"idle"')
 
 
@@ -109,6 +111,9 @@ def follow(read: Callable[[], bytes], marks: Marks, started: float) -> Timing:
 class HttpConversation:
     """A conversation through the daemon, on one connection."""
 
+    path = "/v1/chat/completions"
+    marks = HTTP_MARKS
+
     def __init__(self, port: int) -> None:
         self.name = f"bench-{uuid4().hex}"
         self._port = port
@@ -132,15 +137,30 @@ class HttpConversation:
         if not head.startswith(b"HTTP/1.1 200"):
             raise BenchmarkError(f"the daemon refused a turn: {head[:600].decode(errors='replace')}")
         unread = [head]
-        return follow(lambda: unread.pop() if unread else read(), HTTP_MARKS, started)
+        return follow(lambda: unread.pop() if unread else read(), self.marks, started)
 
     def _request(self, body: bytes, header: str = "") -> bytes:
         """Return a whole request."""
         head = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\n"
+            f"POST {self.path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n{header}\r\n"
         )
         return head.encode() + body
+
+    def _exchange_whole(self, request: bytes) -> tuple[Timing, bytes]:
+        """Return the whole response, too."""
+        pieces: list[bytes] = []
+
+        def read() -> bytes:
+            pieces.append(self._read())
+            return pieces[-1]
+
+        timing = self._exchange(request, read)
+        answer = b"".join(pieces)
+        if (name := _NAME.search(answer)) is None:
+            raise BenchmarkError("the daemon did not name the conversation")
+        self.name = name[1].decode()
+        return timing, answer
 
     def _read(self) -> bytes:
         data = self._socket.recv(READ_SIZE)
@@ -168,18 +188,28 @@ class StatelessConversation(HttpConversation):
 
     def send(self, **fields: object) -> tuple[Timing, bytes]:
         """Send all that was said, with more fields of a request; return the whole response too."""
-        pieces: list[bytes] = []
+        return self._exchange_whole(self._request(_body(self.said, **fields)))
 
-        def read() -> bytes:
-            pieces.append(self._read())
-            return pieces[-1]
 
-        timing = self._exchange(self._request(_body(self.said, **fields)), read)
-        answer = b"".join(pieces)
-        if (name := _NAME.search(answer)) is None:
-            raise BenchmarkError("the daemon did not name the conversation")
-        self.name = name[1].decode()
-        return timing, answer
+class ResponsesConversation(HttpConversation):
+    """A conversation by the Responses API, each request after the response before."""
+
+    path = "/v1/responses"
+    marks = RESPONSES_MARKS
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
+        self._previous: str | None = None
+
+    def ask(self, text: str) -> Timing:
+        """Run a turn."""
+        fields = {"model": "claude-code", "stream": True, "input": text}
+        body = orjson.dumps({**fields, "previous_response_id": self._previous})
+        timing, answer = self._exchange_whole(self._request(body))
+        if (found := _RESPONSE.search(answer)) is None:
+            raise BenchmarkError("the daemon did not name the response")
+        self._previous = found[1].decode()
+        return timing
 
 
 def _said(role: str, text: str) -> dict[str, str]:
@@ -335,6 +365,10 @@ class Daemon:
     def converse(self) -> HttpConversation:
         """Return a new conversation through it."""
         return HttpConversation(self.port)
+
+    def respond(self) -> ResponsesConversation:
+        """Return a new conversation through its Responses API."""
+        return ResponsesConversation(self.port)
 
     def resend(self, past: Sequence[Mapping[str, str]] = ()) -> StatelessConversation:
         """Return one whose client sends its whole history, which begins with `past`."""

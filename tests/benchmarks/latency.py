@@ -12,6 +12,12 @@ from tests.benchmarks.measure import Figure, Interval, Pairs
 HOT_TURN_LIMIT: Final = 4.0
 """Milliseconds that the daemon may add to a hot turn."""
 
+RESPONSES_LIMIT: Final = 1.10
+"""A hot turn after a response, to one of the CLI itself."""
+
+LONG_HISTORY: Final = 200
+"""Turns of a long conversation: the daemon reads them all to know where a response stands."""
+
 NEW_CONVERSATION_LIMIT: Final = 0.45
 """A new conversation with a spare ready, to a cold start of the CLI."""
 
@@ -22,10 +28,7 @@ ROUNDS: Final = 5
 
 def hot_turn(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
     """Measure what the daemon adds to a hot turn."""
-    rounds = [_hot_round(daemon, 10 if quick else 20) for _ in range(3 if quick else ROUNDS)]
-    pairs = Pairs(
-        [value for part in rounds for value in part.ours], [v for part in rounds for v in part.theirs]
-    )
+    pairs = _hot_rounds(daemon, daemon.converse, quick=quick)
     name = "hot-turn"
     interval = pairs.difference_interval()
     yield Figure(
@@ -41,18 +44,46 @@ def hot_turn(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
     yield from _medians(name, pairs)
 
 
-def _hot_round(daemon: Daemon, count: int) -> Pairs:
-    """Measure pairs of hot turns: two conversations a side that take turns, with equal histories."""
+def responses_turn(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
+    """Measure a hot turn by `previous_response_id`, also of a long conversation."""
+    name = "responses-turn"
+    pairs = _hot_rounds(daemon, daemon.respond, quick=quick)
+    interval = pairs.ratio_interval()
+    yield Figure(name, "ratio of medians to the CLI itself", pairs.ratio, "", RESPONSES_LIMIT, interval)
+    yield from _medians(name, pairs)
+    pairs = _hot_round(daemon, daemon.respond, 10 if quick else 40, before=LONG_HISTORY, sides=1)
+    title = f"ratio after {LONG_HISTORY} turns"
+    yield Figure(name, title, pairs.ratio, "", RESPONSES_LIMIT, pairs.ratio_interval())
+    yield Figure(name, "added after them, median of paired differences", pairs.median_difference * 1000, "ms")
+
+
+def _hot_rounds(daemon: Daemon, converse: Callable[[], HttpConversation], *, quick: bool) -> Pairs:
+    rounds = [_hot_round(daemon, converse, 10 if quick else 20) for _ in range(3 if quick else ROUNDS)]
+    return Pairs(
+        [value for part in rounds for value in part.ours], [v for part in rounds for v in part.theirs]
+    )
+
+
+def _hot_round(
+    daemon: Daemon,
+    converse: Callable[[], HttpConversation],
+    count: int,
+    before: int = WARM_UP_TURNS,
+    sides: int = 2,
+) -> Pairs:
+    """Measure pairs of hot turns: some conversations a side that take turns, with equal histories."""
     with ExitStack() as stack:
-        ours = [stack.enter_context(closing(daemon.converse())) for _ in range(2)]
-        theirs = [stack.enter_context(closing(DirectConversation(daemon.command))) for _ in range(2)]
-        for turn in range(WARM_UP_TURNS):
+        ours = [stack.enter_context(closing(converse())) for _ in range(sides)]
+        theirs = [stack.enter_context(closing(DirectConversation(daemon.command))) for _ in range(sides)]
+        for turn in range(before):
             for our, their in zip(ours, theirs, strict=True):
                 our.ask(f"warm up {turn}")
                 their.ask(f"warm up {turn}")
         daemon.await_spare()
         return alternate(
-            count, lambda turn: _first(ours[turn % 2], turn), lambda turn: _first(theirs[turn % 2], turn)
+            count,
+            lambda turn: _first(ours[turn % sides], turn),
+            lambda turn: _first(theirs[turn % sides], turn),
         )
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from tests.benchmarks.admin import client_start
 from tests.benchmarks.harness import Daemon, daemon, model
-from tests.benchmarks.latency import hot_turn, new_conversation
+from tests.benchmarks.latency import hot_turn, new_conversation, responses_turn
 from tests.benchmarks.matching import matching, seeding, stateless_turn
 from tests.benchmarks.measure import Figure
 from tests.benchmarks.memory import memory
@@ -28,6 +28,7 @@ class Benchmark:
 
 BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "hot-turn": Benchmark(hot_turn),
+    "responses-turn": Benchmark(responses_turn),
     "tool-round-trip": Benchmark(tool_round_trip),
     "new-conversation": Benchmark(new_conversation),
     # In process: the daemon must only be quiet.
