@@ -1,6 +1,7 @@
 """`/v1/responses`: turns by OpenAI's Responses API, and what became of them."""
 
 import contextlib
+import logging
 import math
 import re
 from collections.abc import Mapping
@@ -13,7 +14,13 @@ import falcon
 import falcon.asgi
 import msgspec
 
-from claude_coded.errors import Interrupted, InvalidRequest, NotFound, PreviousResponseNotFound
+from claude_coded.errors import (
+    Interrupted,
+    InvalidRequest,
+    NotFound,
+    NotRecorded,
+    PreviousResponseNotFound,
+)
 from claude_coded.http.batches import Batches
 from claude_coded.http.choices import choose
 from claude_coded.http.idempotency import KEY_HEADER, Begun, Claim, Follower, Replays
@@ -35,6 +42,8 @@ from claude_coded.openai.wire import check_conversation_id, convert, encode
 from claude_coded.service import TurnService
 from claude_coded.store import KeptResponse
 from claude_coded.turn import ConversationKey, Message, TurnRequest
+
+log = logging.getLogger(__name__)
 
 ITEM_ID: Final = re.compile(r"[a-z]{1,8}_([0-9a-f]{32})_i?\d+")
 """An item's id names the response that it is of."""
@@ -227,12 +236,16 @@ class Responses:
         )
 
     async def _keep(self, key: ConversationKey, answer: Answer, system: str) -> None:
-        """Keep a response that has ended."""
+        """Keep a response that has ended. What was said is recorded already: the client gets it anyway."""
         head = answer.head
-        items = listed(head.request.fields["input"], head.serial)
-        await self._service.store.keep_response(
-            KeptResponse(head.id, key, answer.turn, system, encode(answer.body), encode(items), head.created)
-        )
+        items = encode(listed(head.request.fields["input"], head.serial))
+        kept = KeptResponse(head.id, key, answer.turn, system, encode(answer.body), items, head.created)
+        try:
+            await self._service.store.keep_response(kept)
+        except NotRecorded as error:
+            log.warning(
+                "a response could not be kept", extra={"conversation": key.id, "error": error.message}
+            )
 
     def _left(self, answer: Answer) -> None:
         """Forget a reader of a response."""

@@ -9,6 +9,7 @@ from typing import Any, cast
 import httpx
 import pytest
 
+from claude_coded.errors import NotRecorded
 from claude_coded.history import read
 from claude_coded.http.app import Api
 from claude_coded.http.resources import About
@@ -16,7 +17,15 @@ from claude_coded.models import Models
 from claude_coded.planning import Located
 from claude_coded.service import TurnService
 from claude_coded.settings import Settings, load
+from claude_coded.store import KeptResponse
 from claude_coded.turn import AnswerEvent, Options, TextDelta, TurnFinished, TurnRequest
+
+
+class FullStore:
+    """A store whose disk is full."""
+
+    async def keep_response(self, _: KeptResponse) -> None:
+        raise NotRecorded("database or disk is full")
 
 
 @dataclass
@@ -26,6 +35,7 @@ class Service:
     models: Models
     settings: Settings
     asked: list[TurnRequest] = field(default_factory=list)
+    store: FullStore = field(default_factory=FullStore)
 
     async def locate(self, request: TurnRequest) -> Located:
         self.asked.append(request)
@@ -50,11 +60,13 @@ class Face:
 
     def post(self, headers: dict[str, str], **more: Any) -> httpx.Response:
         body = {"model": "claude-code", "messages": [{"role": "user", "content": "hi"}], **more}
+        return self.send("/v1/chat/completions", body, headers)
 
+    def send(self, path: str, body: dict[str, Any], headers: dict[str, str]) -> httpx.Response:
         async def send() -> httpx.Response:
             transport = httpx.ASGITransport(app=cast("Any", self._app))
             async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-                return await client.post("/v1/chat/completions", json=body, headers=headers)
+                return await client.post(path, json=body, headers=headers)
 
         return self._loop.run(send())
 
@@ -124,3 +136,15 @@ def test_choices_and_the_conversation_are_part_of_what_a_key_stands_for(
     for number, headers in enumerate(asked):
         assert face.post({**headers, "Idempotency-Key": f"k{number}"}).status_code == 200
     assert len(face.service.asked) == 1 + len(asked)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_response_that_cannot_be_kept_is_answered_whole(
+    loop: asyncio.Runner, tmp_path: Path, stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = {"model": "claude-code", "input": "hi", "stream": stream}
+    answer = Face(loop, tmp_path).send("/v1/responses", body, {})
+    assert answer.status_code == 200
+    assert "turn 1 of default" in answer.text
+    assert '"status":"completed"' in answer.text
+    assert "could not be kept" in caplog.text
