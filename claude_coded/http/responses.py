@@ -28,7 +28,7 @@ from claude_coded.http.turns import (
     named,
     send,
 )
-from claude_coded.openai.responses.items import OUTPUTS, Item, listed
+from claude_coded.openai.responses.items import Item, answers_calls, listed
 from claude_coded.openai.responses.output import Answer, EventEncoder, Head, response_id
 from claude_coded.openai.responses.request import ResponseRequest, parse_response
 from claude_coded.openai.wire import check_conversation_id, convert, encode
@@ -187,7 +187,7 @@ class Responses:
                     param="previous_response_id",
                 )
             return Placed(await self._service.store.said_until(kept.turn), kept.system, kept.key)
-        if name is not None and asked.items and asked.items[0].kind in OUTPUTS:
+        if name is not None and answers_calls(asked.items):
             return Placed(await self._service.store.messages(ConversationKey(tenant, name)), "")
         return Placed((), "")
 
