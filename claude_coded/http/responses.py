@@ -3,7 +3,7 @@
 import contextlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -13,7 +13,7 @@ import falcon
 import falcon.asgi
 import msgspec
 
-from claude_coded.errors import Interrupted, InvalidRequest, NotFound, PreviousResponseNotFound
+from claude_coded.errors import CodedError, Interrupted, InvalidRequest, NotFound, PreviousResponseNotFound
 from claude_coded.http.batches import Batches
 from claude_coded.http.choices import choose
 from claude_coded.http.idempotency import KEY_HEADER, Begun, Claim, Follower, Replays
@@ -76,6 +76,10 @@ class Responses:
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Run a turn."""
+        with _naming_the_input():
+            await self._respond(req, resp)
+
+    async def _respond(self, req: Request, resp: falcon.asgi.Response) -> None:
         header = named(req, resp)
         body = await json_body(req)
         asked = parse_response(body)
@@ -255,6 +259,17 @@ class Responses:
         if kept is None:
             raise _unknown(name)
         return kept
+
+
+@contextlib.contextmanager
+def _naming_the_input() -> Iterator[None]:
+    """Have errors about messages name what stands for them in a request for a response."""
+    try:
+        yield
+    except CodedError as error:
+        if error.param == "messages":
+            error.param = "input"
+        raise
 
 
 async def _nothing() -> None:
