@@ -4,7 +4,7 @@ import contextlib
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -15,6 +15,7 @@ import falcon.asgi
 import msgspec
 
 from claude_coded.errors import (
+    CodedError,
     Interrupted,
     InvalidRequest,
     NotFound,
@@ -35,7 +36,7 @@ from claude_coded.http.turns import (
     named,
     send,
 )
-from claude_coded.openai.responses.items import OUTPUTS, Item, listed
+from claude_coded.openai.responses.items import Item, answers_calls, listed
 from claude_coded.openai.responses.output import Answer, EventEncoder, Head, response_id
 from claude_coded.openai.responses.request import ResponseRequest, parse_response
 from claude_coded.openai.wire import check_conversation_id, convert, encode
@@ -85,6 +86,10 @@ class Responses:
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Run a turn."""
+        with _naming_the_input():
+            await self._respond(req, resp)
+
+    async def _respond(self, req: Request, resp: falcon.asgi.Response) -> None:
         header = named(req, resp)
         body = await json_body(req)
         asked = parse_response(body)
@@ -196,7 +201,7 @@ class Responses:
                     param="previous_response_id",
                 )
             return Placed(await self._service.store.said_until(kept.turn), kept.system, kept.key)
-        if name is not None and asked.items and asked.items[0].kind in OUTPUTS:
+        if name is not None and answers_calls(asked.items):
             return Placed(await self._service.store.messages(ConversationKey(tenant, name)), "")
         return Placed((), "")
 
@@ -268,6 +273,17 @@ class Responses:
         if kept is None:
             raise _unknown(name)
         return kept
+
+
+@contextlib.contextmanager
+def _naming_the_input() -> Iterator[None]:
+    """Have errors about messages name what stands for them in a request for a response."""
+    try:
+        yield
+    except CodedError as error:
+        if error.param == "messages":
+            error.param = "input"
+        raise
 
 
 async def _nothing() -> None:

@@ -234,6 +234,11 @@ def test_a_failure_before_the_first_event_has_a_status(pool: Daemon, name: str) 
         assert events.response.status_code == refused.status
 
 
+def test_an_input_that_is_too_long_is_named(pool: Daemon, name: str) -> None:
+    refused = respond(pool, f"{name} [[error 400 saying prompt is too long: 3 tokens > 2 maximum]]")
+    assert (refused.code, refused.error["param"]) == ("context_length_exceeded", "input")
+
+
 def test_a_failure_in_the_stream_is_its_last_event(pool: Daemon, name: str) -> None:
     with streaming(pool, f"{name} [[say begun]] [[delay 20]] [[error 400 saying no]]") as events:
         made = events.last()

@@ -122,7 +122,8 @@ def test_the_responses_example_goes_on(newcomer: Newcomer) -> None:
     (example,) = [it for it in blocks() if it.language == "python" and "client.responses" in it.text]
     (newcomer.directory / "respond.py").write_text(f"{before}\n{example.text}\nprint(second.output_text)\n")
     *_, first, second = newcomer.run("python respond.py").splitlines()
-    assert (first, second) == ("You said: What is in this directory?", "You said: And how large is it?")
+    assert first.endswith("You said: What is in this directory?")  # the stream before ends with no line's end
+    assert second == "You said: And how large is it?"
 
 
 def test_the_operators_commands_do_what_they_are_told(newcomer: Newcomer) -> None:

@@ -83,6 +83,12 @@ def hosted(items: Sequence[Item]) -> list[str]:
     return [f"input[{index}]" for index, item in enumerate(items) if item.kind in HOSTED]
 
 
+def answers_calls(items: Sequence[Item]) -> bool:
+    """Return whether the items bring outputs of calls that are not among them."""
+    calls = {item.call_id for item in items if item.kind in CALLS}
+    return any(item.kind in OUTPUTS and item.call_id not in calls for item in items)
+
+
 def history(items: Sequence[Item], past: tuple[Message, ...] = ()) -> tuple[list[str], tuple[Message, ...]]:
     """Return the system texts, and the messages after those of the past; they end with the user's.
 
