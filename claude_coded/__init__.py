@@ -19,8 +19,8 @@ Layers; a row sees only the rows below it (checked by import-linter):
     pool                                    the shell around the scheduler
     worker | store | fetch | permissions    one CLI process | conversations in SQLite | images by URL |
                                             what waits for an operator's leave
-    ask | process | guard                   what a turn writes, and its events | a child and its pipes |
-                                            clients that are slow, too long, or gone
+    rows | ask | process | guard            the database's rows | what a turn writes, and its events |
+                                            a child and its pipes | clients that are slow, too long, or gone
     cgroups, proc                           where a worker's processes are, what they use, and their end
     activity | restarting | stopping | claude | openai | history | models | scheduler | migrations
                                             pure: no I/O, no clock, no randomness

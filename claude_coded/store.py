@@ -9,7 +9,7 @@ import fcntl
 import os
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,24 +18,15 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from claude_coded.errors import ConfigurationError, NotRecorded
-from claude_coded.history import Conversation, Head, Span, Unfinished
+from claude_coded.history import Conversation, Head, Span
 from claude_coded.migrations import MIGRATIONS
-from claude_coded.turn import ConversationKey, Message, Profile, Usage
+from claude_coded.rows import COLUMNS, HEAD_COLUMNS, conversations, dump, head_of, load_messages
+from claude_coded.turn import ConversationKey, Message, Usage
 
 T = TypeVar("T")
 
 KEPT_IN_MEMORY: Final = 1024
 """Conversations whose record (not their messages) is kept in memory."""
-
-_COLUMNS: Final = """
-    SELECT c.tenant, c.name, c.session, c.lineage, c.profile, c.workspace, c.system, c.turns, c.created_at,
-        c.last_used_at, c.usage, c.generation, c.hint, c.ephemeral, u.spans, u.lead, u.asked, u.seen,
-        h.id, h.digest, h.tools, h.session, h.lineage, h.first_uuid, h.last_uuid, h.answer_uuid,
-        h.whole
-    FROM conversations c
-    LEFT JOIN unfinished u ON u.conversation = c.id
-    LEFT JOIN turns h ON h.id = c.head
-"""
 
 _BRANCH: Final = """
     WITH RECURSIVE branch (id, parent, depth) AS (
@@ -46,9 +37,6 @@ _BRANCH: Final = """
     )
 """
 """The turns that lead to a conversation's head."""
-
-_HEAD: Final = """t.id, t.digest, t.tools, t.session, t.lineage, t.first_uuid, t.last_uuid, t.answer_uuid,
-    t.whole"""
 
 LOOKUPS: Final = 500
 """Digests that are looked up in one query."""
@@ -328,17 +316,17 @@ class Store:
         return row[0] if row else None
 
     def _load(self, key: ConversationKey) -> Conversation | None:
-        row = self._db.execute(f"{_COLUMNS} WHERE c.tenant = ? AND c.name = ?", (key.tenant, key.id))
-        return next(_conversations(row), None)
+        row = self._db.execute(f"{COLUMNS} WHERE c.tenant = ? AND c.name = ?", (key.tenant, key.id))
+        return next(conversations(row), None)
 
     def _named(self, name: str) -> list[Conversation]:
-        return list(_conversations(self._db.execute(f"{_COLUMNS} WHERE c.name = ?", (name,))))
+        return list(conversations(self._db.execute(f"{COLUMNS} WHERE c.name = ?", (name,))))
 
     def _all(self, tenant: str | None) -> list[Conversation]:
         rows = self._db.execute(
-            f"{_COLUMNS} WHERE ?1 IS NULL OR c.tenant = ?1 ORDER BY c.last_used_at DESC", (tenant,)
+            f"{COLUMNS} WHERE ?1 IS NULL OR c.tenant = ?1 ORDER BY c.last_used_at DESC", (tenant,)
         )
-        return list(_conversations(rows))
+        return list(conversations(rows))
 
     def _count(self) -> int:
         count: int = self._db.execute("SELECT count(*) FROM conversations").fetchone()[0]
@@ -349,13 +337,13 @@ class Store:
             f"{_BRANCH} SELECT t.messages FROM branch JOIN turns t USING (id) ORDER BY depth DESC",  # noqa: S608
             (key.tenant, key.id),
         )
-        return tuple(message for (text,) in rows for message in _load_messages(text))
+        return tuple(message for (text,) in rows for message in load_messages(text))
 
     def _said(self, turns: Sequence[int]) -> tuple[Message, ...]:
         said: list[Message] = []
         for turn in turns:
             (text,) = self._db.execute("SELECT messages FROM turns WHERE id = ?", (turn,)).fetchone()
-            said += _load_messages(text)
+            said += load_messages(text)
         return tuple(said)
 
     def _begin(self, key: ConversationKey, conversation: Conversation) -> Conversation:
@@ -366,13 +354,13 @@ class Store:
             "name": key.id,
             "session": conversation.session,
             "lineage": conversation.lineage,
-            "profile": _dump(conversation.profile),
+            "profile": dump(conversation.profile),
             "workspace": str(conversation.workspace),
             "system": conversation.system,
             "turns": conversation.turns,
             "created_at": conversation.created_at,
             "last_used_at": conversation.last_used_at,
-            "usage": _dump(conversation.usage),
+            "usage": dump(conversation.usage),
             "generation": conversation.generation,
             "hint": conversation.hint,
             "ephemeral": conversation.ephemeral,
@@ -396,9 +384,9 @@ class Store:
                 "INSERT OR REPLACE INTO unfinished VALUES (?, ?, ?, ?, ?)",
                 (
                     self._id(key),
-                    _dump(unfinished.spans),
-                    _dump(unfinished.lead),
-                    _dump(unfinished.asked),
+                    dump(unfinished.spans),
+                    dump(unfinished.lead),
+                    dump(unfinished.asked),
                     unfinished.seen,
                 ),
             )
@@ -434,12 +422,12 @@ class Store:
             database.execute("DELETE FROM unfinished WHERE conversation = ?", (number,))
             if left:
                 database.execute(
-                    "INSERT INTO unfinished VALUES (?, ?, '[]', '[]', '')", (number, _dump(tuple(left)))
+                    "INSERT INTO unfinished VALUES (?, ?, '[]', '[]', '')", (number, dump(tuple(left)))
                 )
             database.execute(
                 """UPDATE conversations SET turns = turns + 1, head = ?, last_used_at = ?, usage = ?
                 WHERE id = ?""",
-                (head, now, _dump(usage), number),
+                (head, now, dump(usage), number),
             )
         return self._load(key)
 
@@ -457,8 +445,8 @@ class Store:
             record.span.last,
             record.answer,
             record.whole,
-            _dump(record.said),
-            _dump(record.usage),
+            dump(record.said),
+            dump(record.usage),
             now,
         )
         marks = ", ".join("?" * len(values))
@@ -486,15 +474,16 @@ class Store:
 
     def _path(self, key: ConversationKey) -> list[Head]:
         rows = self._db.execute(
-            f"{_BRANCH} SELECT {_HEAD} FROM branch JOIN turns t USING (id) ORDER BY depth DESC",  # noqa: S608
+            f"{_BRANCH} SELECT {HEAD_COLUMNS} FROM branch JOIN turns t USING (id) ORDER BY depth DESC",  # noqa: S608
             (key.tenant, key.id),
         )
-        return [_head(row) for row in rows]
+        return [head_of(row) for row in rows]
 
     def _turns(self, key: ConversationKey, digests: Sequence[bytes]) -> list[Head]:
-        rows = self._db.execute(f"SELECT {_HEAD} FROM turns t WHERE t.conversation = ?", (self._id(key),))  # noqa: S608
+        statement = f"SELECT {HEAD_COLUMNS} FROM turns t WHERE t.conversation = ?"  # noqa: S608
+        rows = self._db.execute(statement, (self._id(key),))
         known = set(digests)
-        return [head for head in map(_head, rows) if head.digest in known]
+        return [head for head in map(head_of, rows) if head.digest in known]
 
     def _outdated(self, before: float, keep: int) -> list[ConversationKey]:
         rows = self._db.execute(
@@ -559,7 +548,7 @@ class Store:
             SELECT t.messages FROM branch JOIN turns t USING (id) ORDER BY depth DESC""",
             (turn,),
         )
-        return tuple(message for (text,) in rows for message in _load_messages(text))
+        return tuple(message for (text,) in rows for message in load_messages(text))
 
     def _rules(self, key: ConversationKey) -> frozenset[str]:
         rows = self._db.execute("SELECT rule FROM rules WHERE conversation = ?", (self._id(key),))
@@ -578,7 +567,7 @@ class Store:
 
     def _remember(self, name: str, value: object) -> None:
         with self._transaction(durable=False) as database:
-            database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, _dump(value)))
+            database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, dump(value)))
 
 
 class _Transaction:
@@ -593,52 +582,3 @@ class _Transaction:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._database.execute("COMMIT" if kind is None else "ROLLBACK")
-
-
-def _dump(value: object) -> str:
-    return msgspec.json.encode(value, enc_hook=str).decode()
-
-
-def _load_profile(text: str) -> Profile:
-    return msgspec.json.decode(text, type=Profile, dec_hook=lambda kind, value: kind(value))
-
-
-def _load_messages(text: str) -> tuple[Message, ...]:
-    return msgspec.json.decode(text, type=tuple[Message, ...])
-
-
-def _load_spans(text: str) -> tuple[Span, ...]:
-    return msgspec.json.decode(text, type=tuple[Span, ...])
-
-
-def _head(row: tuple[Any, ...]) -> Head:
-    turn, digest, tools, session, lineage, first, last, answer, whole = row
-    return Head(turn, digest, tools, session, lineage, Span(first, last), answer, bool(whole))
-
-
-def _conversations(rows: Iterable[tuple[Any, ...]]) -> Iterator[Conversation]:
-    for row in rows:
-        tenant, name, session, lineage, profile, workspace, system, turns, created, used, usage = row[:11]
-        generation, hint, ephemeral, spans, lead, asked, seen = row[11:18]
-        unfinished = (
-            Unfinished(_load_spans(spans), _load_messages(lead), _load_messages(asked), seen)
-            if spans
-            else None
-        )
-        yield Conversation(
-            key=ConversationKey(tenant, name),
-            session=session,
-            lineage=lineage,
-            profile=_load_profile(profile),
-            workspace=Path(workspace),
-            system=system,
-            turns=turns,
-            created_at=created,
-            last_used_at=used,
-            usage=msgspec.json.decode(usage, type=Usage),
-            unfinished=unfinished,
-            head=_head(row[18:]) if row[18] is not None else None,
-            generation=generation,
-            hint=hint,
-            ephemeral=bool(ephemeral),
-        )

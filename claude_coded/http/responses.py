@@ -36,7 +36,7 @@ from claude_coded.http.turns import (
     named,
     send,
 )
-from claude_coded.openai.responses.items import Item, answers_calls, listed
+from claude_coded.openai.responses.items import Item, answers_calls, history, listed
 from claude_coded.openai.responses.output import Answer, EventEncoder, Head, response_id
 from claude_coded.openai.responses.request import ResponseRequest, parse_response
 from claude_coded.openai.wire import check_conversation_id, convert, encode
@@ -171,7 +171,7 @@ class Responses:
         """Return the turn that is asked for, and the system text that goes on to what follows it."""
         tenant = req.context.tenant
         placed = await self._placed(tenant, asked, name)
-        texts, messages = asked.messages(await self._items(tenant, asked), placed.past)
+        texts, messages = history(await self._items(tenant, asked), placed.past)
         carried = "\n\n".join(text for text in (placed.system, *texts) if text)
         system = "\n\n".join(text for text in (asked.instructions, carried) if text)
         said_any = bool(texts) or asked.instructions is not None or asked.previous is not None

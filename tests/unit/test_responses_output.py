@@ -12,6 +12,7 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from claude_coded.errors import CodedError, ContextLengthExceeded, UpstreamRateLimited, WorkerDied
+from claude_coded.openai.responses.items import history
 from claude_coded.openai.responses.output import Answer, EventEncoder, Head
 from claude_coded.openai.responses.request import parse_response
 from claude_coded.turn import (
@@ -123,7 +124,7 @@ def test_reasoning_can_be_had_to_be_sent_back() -> None:
     assert output[0]["encrypted_content"]
     again = {"model": "m", "input": [*output, {"role": "user", "content": "and?"}]}
     asked = parse_response(msgspec.json.encode(again))
-    _, messages = asked.messages(asked.items, ())
+    _, messages = history(asked.items, ())
     assert [message.text for message in messages] == ["a", "and?"]
 
 

@@ -25,7 +25,7 @@ def parse(given: Any = "hello", **fields: Any) -> ResponseRequest:
 
 def messages(items: list[Json], past: tuple[Message, ...] = ()) -> tuple[Message, ...]:
     asked = parse(items)
-    return asked.messages(asked.items, past)[1]
+    return history(asked.items, past)[1]
 
 
 def user(text: str) -> Json:
@@ -48,7 +48,7 @@ def output(number: int, text: Any = "7") -> Json:
 def refused(kind: type[InvalidRequest], param: str, given: Any = "hello", **fields: Any) -> None:
     def read() -> None:
         asked = parse(given, **fields)
-        asked.messages(asked.items, ())
+        history(asked.items, ())
 
     with pytest.raises(kind) as caught:
         read()
@@ -60,7 +60,7 @@ def refused(kind: type[InvalidRequest], param: str, given: Any = "hello", **fiel
 
 def test_a_text_is_a_users_message() -> None:
     asked = parse("hello")
-    assert asked.messages(asked.items, ()) == ([], (Message.of(Role.USER, "hello"),))
+    assert history(asked.items, ()) == ([], (Message.of(Role.USER, "hello"),))
 
 
 def test_the_items_of_an_answer_are_one_message() -> None:
@@ -119,13 +119,13 @@ def test_system_messages_stand_beside_the_history() -> None:
     asked = parse(
         [{"role": "developer", "content": "be brief"}, user("a"), {"role": "system", "content": "x"}]
     )
-    assert asked.messages(asked.items, ()) == (["be brief", "x"], (Message.of(Role.USER, "a"),))
+    assert history(asked.items, ()) == (["be brief", "x"], (Message.of(Role.USER, "a"),))
 
 
 def test_what_openais_servers_did_is_left_out_by_name() -> None:
     asked = parse([user("a"), {"type": "web_search_call", "id": "ws_1", "status": "completed"}, user("b")])
     assert asked.ignored == ("input[1]",)
-    assert [message.text for message in asked.messages(asked.items, ())[1]] == ["a", "b"]
+    assert [message.text for message in history(asked.items, ())[1]] == ["a", "b"]
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ from msgspec import Meta, Struct
 from claude_coded.errors import InvalidRequest, UnsupportedParameter
 from claude_coded.openai.fields import Rule, honoured, ignored, refused, review
 from claude_coded.openai.options import ANY_OBJECT, EFFORTS
-from claude_coded.openai.responses.items import Item, history, hosted, references
+from claude_coded.openai.responses.items import Item, hosted, references
 from claude_coded.openai.responses.tools import Toolbox, parse_tools
 from claude_coded.openai.schemas import check_schema, object_schema, rooted
 from claude_coded.openai.tools import check_name
 from claude_coded.openai.wire import convert, decode
-from claude_coded.turn import Message, Options
+from claude_coded.turn import Options
 
 ENCRYPTED: Final = "reasoning.encrypted_content"
 LOGPROBS: Final = "message.output_text.logprobs"
@@ -134,16 +134,6 @@ class ResponseRequest:
     def references(self) -> list[tuple[int, str]]:
         """Return where items stand for others, and the ids of those."""
         return list(references(self.items))
-
-    def messages(
-        self, items: Sequence[Item], past: tuple[Message, ...]
-    ) -> tuple[list[str], tuple[Message, ...]]:
-        """Return the system texts of the items, and the messages with those of the past before them.
-
-        `items` are the request's, those that stand for others replaced. Raises InvalidRequest and
-        UnsupportedParameter.
-        """
-        return history(items, past)
 
 
 _FIELDS: Final = msgspec.json.Decoder(dict[str, Any])
