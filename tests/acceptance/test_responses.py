@@ -51,6 +51,13 @@ def test_an_earlier_response_can_be_gone_on_after(pool: Daemon, name: str) -> No
     assert said(again) == [f"{name} one [[say 1]]", f"{name} two [[say 2]]", f"{name} four [[recall]]"]
 
 
+def test_of_conversations_that_said_the_same_the_response_says_which(pool: Daemon, name: str) -> None:
+    first, other = (respond(pool, f"{name} [[say 1]]").body for _ in range(2))
+    assert first["conversation"] != other["conversation"]
+    after = respond(pool, f"{name} two [[say 2]]", previous_response_id=first["id"]).body
+    assert after["conversation"] == first["conversation"]  # the other was used last
+
+
 def test_responses_and_their_conversation_survive_a_restart(pool: Daemon, name: str) -> None:
     first = respond(pool, f"{name} one [[say 1]]", instructions="Be brief.", metadata={"a": "b"}).body
     pool.restart()
