@@ -214,7 +214,7 @@ class Run:
                 self._said.add(events)
                 end = events[-1]
                 if isinstance(end, TurnFinished):
-                    events[-1] = replace(end, turn=await self._finish(plan, end))
+                    events[-1] = await self._finish(plan, end)
                 elif isinstance(end, TurnFailed):
                     self._tell_failure(end.error)
                 self._handed = True
@@ -417,23 +417,24 @@ class Run:
 
     # Ending --------------------------------------------------------------------------------------------
 
-    async def _finish(self, plan: Plan, end: TurnFinished) -> int | None:
-        """Record the turn; return its number. From here on it is concluded even if its reader leaves."""
+    async def _finish(self, plan: Plan, end: TurnFinished) -> TurnFinished:
+        """Record the turn and return its end, with that. It is concluded from here on, whoever leaves."""
         lease, self._lease = self._lease, None
         assert lease is not None
         assert self._turn is not None
-        recorded: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        recorded: asyncio.Future[TurnFinished] = asyncio.get_running_loop().create_future()
         self._runs.background(self._record(lease, plan, self._turn, end, recorded))
         return await asyncio.shield(recorded)
 
     async def _record(
-        self, lease: Lease, plan: Plan, turn: Turn, end: TurnFinished, recorded: asyncio.Future[int | None]
+        self, lease: Lease, plan: Plan, turn: Turn, end: TurnFinished, recorded: asyncio.Future[TurnFinished]
     ) -> None:
         outcome = _Outcome()
+        now = self._runs.wall()
         try:
             outcome = await self._end(lease.worker, plan, turn, end)
             records = self._records(plan, turn, end.usage, whole=outcome.whole)
-            number = await self._runs.store.finish(self.request.key, records, self._runs.wall(), outcome.left)
+            number = await self._runs.store.finish(self.request.key, records, now, outcome.left)
             if end.reason is FinishReason.TOOL_CALLS:
                 outcome = replace(outcome, parked=lease.worker.park())
             elif outcome.keep is None:
@@ -443,7 +444,7 @@ class Run:
             self._tell_end(
                 kind, reason=end.reason.value, input=used.input, output=used.output, cost_usd=used.cost_usd
             )
-            recorded.set_result(number)
+            recorded.set_result(replace(end, turn=number, at=now))
             self._say("turn finished", lease, reason=end.reason.value, output=end.usage.output)
         except CodedError as error:
             self._complain("a turn could not be recorded", error)

@@ -266,11 +266,15 @@ class ToolActivity:
 
 @dataclass(frozen=True, slots=True)
 class TurnFinished:
-    """The turn ended well; always the last event. `turn` is its number in the store, once it is there."""
+    """The turn ended well; always the last event.
+
+    `turn` is its number in the store, once it is there, and `at` when that was, in Unix seconds.
+    """
 
     reason: FinishReason = FinishReason.STOP
     usage: Usage = field(default_factory=Usage)
     turn: int | None = field(default=None, compare=False)
+    at: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ class Responses:
         begun = await self._replays.begin(claim, partial(self._begin, request))
         resp.set_header(CONVERSATION_HEADER, begun.conversation)
         name_ignored(resp, asked.ignored)
-        answer = Answer(Head(begun.serial, begun.created, begun.conversation, asked), self._service.now)
+        answer = Answer(Head(begun.serial, begun.created, begun.conversation, asked))
         ends = self._join(ConversationKey(req.context.tenant, begun.conversation), answer, system)
         try:
             if asked.stream:

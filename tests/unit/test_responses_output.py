@@ -40,7 +40,7 @@ TOOLS: list[dict[str, Any]] = [
 
 def answer(**fields: Any) -> Answer:
     body = {"model": "claude-code", "input": "hello", "tools": TOOLS, **fields}
-    return Answer(Head(SERIAL, 7, "conv-1", parse_response(msgspec.json.encode(body))), lambda: 9.5)
+    return Answer(Head(SERIAL, 7, "conv-1", parse_response(msgspec.json.encode(body))))
 
 
 def read(data: bytes) -> list[Any]:
@@ -81,7 +81,7 @@ def types(events: Sequence[Any]) -> list[str]:
 
 
 def test_text_is_a_message_of_one_part() -> None:
-    events = stream([TextDelta("a"), TextDelta("b"), TurnFinished(usage=USAGE)])
+    events = stream([TextDelta("a"), TextDelta("b"), TurnFinished(usage=USAGE, at=9.5)])
     assert types(events) == [
         "created",
         "in_progress",

@@ -4,7 +4,7 @@ The order of events is OpenAI's: each item is added, grows by its deltas, and is
 `sequence_number` counts all events of a response, from 0 and with no gap.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -317,7 +317,6 @@ class Answer:
     """The response as it comes: its events, and the object that it is at any time."""
 
     head: Head
-    now: Callable[[], float]
     body: Json = field(default_factory=dict)
     turn: int | None = None
     over: bool = False
@@ -375,7 +374,7 @@ class Answer:
             status,
             self._output.ended,
             usage=usage_object(end.usage),
-            completed_at=int(self.now()) if reason is None else None,
+            completed_at=int(end.at) if reason is None else None,
             incomplete_details={"reason": reason} if reason is not None else None,
         )
         self.turn, self.over = end.turn, True
