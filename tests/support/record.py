@@ -20,6 +20,7 @@ from claude_coded.turn import Message, Role
 DATA: Final = Path(__file__).parent.parent / "data"
 TURN: Final = str(UUID(int=7))
 TURNS: Final = {
+    "turn": "[[words 2]]",
     "text_thinking_tools": '[[think let me see]] [[say Looking.]] [[tool Bash {"command":"echo one"}]] '
     '[[tool Bash {"command":"exit 3"}]] [[say Two commands later.]]',
     "broken_stream": "[[words 6]] [[cut times 1]] [[words 3]]",
