@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Final
 
 from claude_coded.claude.protocol import Limits, Setup
@@ -150,14 +151,30 @@ class Turn:
             self._translator.ended = True
             self._tell([TurnFailed(error)])
 
-    async def take(self) -> list[TurnEvent]:
-        """Return what has come since the last call, at least one event; the turn's end is the last of all."""
+    async def take(self, seconds: float = inf) -> list[TurnEvent]:
+        """Return what has come since the last call; the turn's end is the last of all.
+
+        That is at least one event, or none when none came within so many seconds.
+        """
         if not self._events:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+            await self._wait(seconds)
         events, self._events = self._events, []
         self._resume()
         return events
+
+    async def _wait(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        timer = loop.call_later(seconds, self._wake) if seconds < inf else None
+        try:
+            await self._waiter
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def notice(self) -> str:
         """Return the uuid of the line that the CLI adds after an answer that a limit has cut."""
@@ -174,5 +191,4 @@ class Turn:
             return
         self.produced += len(events)
         self._events += events
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._wake()

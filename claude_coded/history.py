@@ -168,18 +168,20 @@ CANCELLED: Final = "The user did not wait for this call."
 class Told:
     """A request's messages: the past as the client tells it, and what it asks now.
 
-    `digests` has one after each message of the past; `start` is where the chain begins.
+    `digests` has one after each message of the past; `start` is where the chain begins. A `brief` request
+    leaves out the past: there is one digest, of all of it.
     """
 
     past: tuple[Message, ...]
     asked: tuple[Message, ...]
     start: bytes
     digests: tuple[bytes, ...]
+    brief: bool = False
 
     @property
     def has_history(self) -> bool:
         """Return whether the client tells what was said: its history is then the truth."""
-        return bool(self.past)
+        return bool(self.digests)
 
     def ends(self) -> list[int]:
         """Return how many messages may end a turn, the most first: an answer, and then a question."""
@@ -191,6 +193,8 @@ class Told:
 def read(request: TurnRequest) -> Told:
     """Return what a request says; the messages after the last one of the assistant are what it asks."""
     messages = request.messages
+    if request.brief and request.after is not None:
+        return Told((), messages, request.after.digest, (request.after.digest,), brief=True)
     start = len(messages)
     while start and messages[start - 1].role is Role.USER:
         start -= 1

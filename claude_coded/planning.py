@@ -88,6 +88,13 @@ def is_anothers(workspace: Path, profile: Profile, settings: Settings) -> bool:
     return workspace in others and not workspace.is_relative_to(settings.claude.workspace)
 
 
+async def in_full(store: Store, request: TurnRequest) -> TurnRequest:
+    """Return a brief request with all that was said."""
+    assert request.after is not None
+    said = await store.said_until(request.after.turn)
+    return replace(request, messages=(*said, *request.messages), brief=False)
+
+
 class Planner:
     """Plans one turn, and again where a plan fails: each kind of failure rules out what failed."""
 
@@ -127,6 +134,8 @@ class Planner:
 
     async def plan(self, known: Conversation | None) -> Plan:
         """Return how the turn meets its conversation."""
+        if self._told.brief and not self._stands(known):
+            self._told = history.read(await in_full(self._store, self._request))
         told = self._told
         if known is not None and not told.has_history:
             return await self._go_on(known)
@@ -136,6 +145,12 @@ class Planner:
         if known is None or known.head is None:
             return history.begin(told, next(iter(self._points[self._forks_failed :]), None))
         return self._at_head(known, known.head) or await self._follow(known)
+
+    def _stands(self, known: Conversation | None) -> bool:
+        """Return whether the conversation stands, and can be gone on with, where a brief request goes on."""
+        head = known.head if known is not None else None
+        failed = self._lost or self._forks_failed > 0
+        return head is not None and head.whole and self._told.digests == (head.digest,) and not failed
 
     def _at_head(self, known: Conversation, head: Head) -> Plan | None:
         """Return how a turn goes on right at the head, as nearly all do."""

@@ -202,7 +202,10 @@ class Run:
         return Progress(self._began, self.request.profile.name, output, self._activity.doing)
 
     async def events(self) -> AsyncIterator[list[AnswerEvent]]:
-        """Yield the turn's events. Raises CodedError for what goes wrong before the model is asked."""
+        """Yield the turn's events, none where nothing came for the time between two signs of life.
+
+        Raises CodedError for what goes wrong before the model is asked.
+        """
         try:
             turn, plan, taken = await self._begin()
         except CodedError as error:
@@ -210,9 +213,9 @@ class Run:
             raise
         while True:
             events = self._ending(self._stopper.feed(self._activity.show(taken)), turn)
-            if events:
+            if events or not taken:
                 self._said.add(events)
-                end = events[-1]
+                end = events[-1] if events else None
                 if isinstance(end, TurnFinished):
                     events[-1] = await self._finish(plan, end)
                 elif isinstance(end, TurnFailed):
@@ -226,7 +229,7 @@ class Run:
                     return
                 if self._lease is None and self._failure is not None:
                     raise self._failure  # it was not waited for any longer
-            taken = await turn.take()
+            taken = await turn.take(self._runs.settings.server.keep_alive)
 
     def _ending(self, events: list[AnswerEvent], turn: Turn) -> list[AnswerEvent]:
         """Return the events, with the end that the client's wishes make of it."""
@@ -339,7 +342,10 @@ class Run:
             lease.give_back(keep=False)
 
     async def _ask(self, lease: Lease, known: Conversation | None, plan: Plan, seat: Seat) -> Turn:
-        """Note the turn, durably against our own death, and have the worker ask it."""
+        """Have the worker ask the turn, which is noted durably against our own death before.
+
+        The database need not have it by then, but before anything is told of the answer.
+        """
         uuids = [str(uuid4()) for _ in plan.written]
         ask = Ask(
             self._worded(plan.asked[-1]),
@@ -351,8 +357,11 @@ class Run:
             seeds=list(zip(plan.written[:-1], uuids, strict=False)),
             own=plan.own,
         )
-        await self._note(lease, known, plan, seat, ask.span)
-        return await lease.worker.begin(ask)
+        noting = await self._note(lease, known, plan, seat, ask.span)
+        try:
+            return await lease.worker.begin(ask)
+        finally:
+            await asyncio.shield(noting)
 
     async def _answer(self, lease: Lease, known: Conversation | None, plan: Plan, seat: Seat) -> Turn:
         """Hand what the client's tools returned to the turn that waits for it. Raises ParkLost.
@@ -368,7 +377,7 @@ class Run:
         order = [outcome.id for outcome in history.outcomes(self._told)]
         outcomes.sort(key=lambda outcome: order.index(outcome.id))
         turn = await lease.worker.answer(outcomes, self._planner.manner)
-        await self._note(lease, known, plan, seat, plan.base.span)
+        await (await self._note(lease, known, plan, seat, plan.base.span))
         return turn
 
     def _setup(self, worker: Worker, seat: Seat) -> Setup:
@@ -386,7 +395,7 @@ class Run:
 
     async def _note(
         self, lease: Lease, known: Conversation | None, plan: Plan, seat: Seat, span: Span
-    ) -> None:
+    ) -> "asyncio.Future[None]":
         lead = plan.said[: len(plan.said) - len(plan.asked)]
         now = self._runs.wall()
         conversation = Conversation(
@@ -409,7 +418,7 @@ class Run:
             hint=self.request.hint,
             ephemeral=known.ephemeral if known else self.request.ephemeral,
         )
-        await self._runs.store.begin(conversation)
+        return await self._runs.store.note(conversation)
 
     def _late(self) -> None:
         seconds = self._runs.settings.turns.timeout

@@ -19,7 +19,7 @@ from claude_coded.events import Events
 from claude_coded.fetch import Fetcher
 from claude_coded.history import Conversation, Told
 from claude_coded.models import Models
-from claude_coded.planning import Located, is_anothers
+from claude_coded.planning import Located, in_full, is_anothers
 from claude_coded.pool import Pool
 from claude_coded.running import Progress, Run, Runs
 from claude_coded.scheduler import Figures, Phase
@@ -87,12 +87,14 @@ class TurnService:
         told = history.read(request)
         if request.named or not told.has_history:
             return Located(request, told)
-        digests = [told.digests[length - 1] for length in told.ends()]
+        digests = told.digests if told.brief else [told.digests[length - 1] for length in told.ends()]
         found = self._hot_at(digests[:1]) or await self.store.find(digests)
         found = [turn for turn in found if self._may_go_on(request, turn.workspace)]
         ready = [turn for turn in found if turn.is_head and not self._is_running(turn.key)]
         if ready:
             return Located(replace(request, key=self._best(ready, request).key), told)
+        if told.brief:
+            return await self.locate(await in_full(self.store, request))
         return await self._branch(request, told, found) if found else Located(request, told)
 
     def _may_go_on(self, request: TurnRequest, workspace: Path) -> bool:
@@ -132,7 +134,7 @@ class TurnService:
         return max(
             found,
             key=lambda turn: (
-                turn.key == request.after,
+                request.after is not None and turn.key == request.after.key,
                 self._waits(turn.key),
                 hint != "" and turn.hint == hint,
                 turn.last_used_at,
@@ -142,6 +144,7 @@ class TurnService:
     async def run(self, located: Located) -> AsyncIterator[list[AnswerEvent]]:
         """Yield a turn's events in batches, each what has come since the last; the end comes last.
 
+        A batch is empty where nothing came for so long that its client wants a sign of life.
         Every failure is a TurnFailed. Giving up the iteration ends the turn: close it (`aclosing`).
         """
         run = Run(self._runs, located)

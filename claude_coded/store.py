@@ -19,9 +19,18 @@ import msgspec
 
 from claude_coded.errors import ConfigurationError, NotRecorded
 from claude_coded.history import Conversation, Head, Span
+from claude_coded.marks import Mark, Marks
 from claude_coded.migrations import MIGRATIONS
-from claude_coded.rows import COLUMNS, HEAD_COLUMNS, conversations, dump, head_of, load_messages
-from claude_coded.turn import ConversationKey, Message, Usage
+from claude_coded.rows import (
+    COLUMNS,
+    HEAD_COLUMNS,
+    conversations,
+    dump,
+    head_of,
+    load_messages,
+    load_spans,
+)
+from claude_coded.turn import After, ConversationKey, Message, Usage
 
 T = TypeVar("T")
 
@@ -85,6 +94,18 @@ class KeptResponse:
     created_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """Where a response stands: after which turn, and whether the session can be gone on with there.
+
+    `system` is as in KeptResponse.
+    """
+
+    after: After
+    system: str
+    whole: bool
+
+
 class Store:
     """The daemon's database, called from the event loop. All methods raise NotRecorded when it fails."""
 
@@ -92,8 +113,11 @@ class Store:
         self._directory = directory
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._database: sqlite3.Connection | None = None
+        self._durable: bool | None = None
+        self._opened_marks: Marks | None = None
         self._lock: int | None = None
         self._known: OrderedDict[ConversationKey, Conversation] = OrderedDict()
+        self._stands: OrderedDict[tuple[str, str], Stand] = OrderedDict()
         self._writes = 0
 
     async def open(self) -> None:
@@ -160,7 +184,24 @@ class Store:
 
     async def begin(self, conversation: Conversation) -> None:
         """Note that the turn `conversation.unfinished` is about to be asked; the rest is kept with it."""
+        await (await self.note(conversation))
+
+    async def note(self, conversation: Conversation) -> "asyncio.Future[None]":
+        """Do as `begin`, but return when a part of it survives our own death: what the session may hold.
+
+        The rest does when what is returned is done.
+        """
+        assert conversation.unfinished is not None
+        span = conversation.unfinished.spans[-1]
+        mark = Mark(conversation.key.tenant, conversation.key.id, span.first, span.last)
+        noting = asyncio.ensure_future(self._note_begun(conversation, mark))
+        if not self._marks.add(mark):
+            await asyncio.shield(noting)
+        return noting
+
+    async def _note_begun(self, conversation: Conversation, mark: Mark) -> None:
         await self._write(conversation.key, self._begin, conversation)
+        self._marks.remove(mark)
 
     async def give_up(self, key: ConversationKey, seen: str) -> None:
         """Note what the client was sent of the unfinished turn."""
@@ -225,6 +266,8 @@ class Store:
     async def purge(self, key: ConversationKey) -> Conversation | None:
         """Forget a conversation and return what it was."""
         known = await self.load(key)
+        for name in [name for name, stand in self._stands.items() if stand.after.key == key]:
+            del self._stands[name]
         await self._write(key, self._purge)
         return known
 
@@ -233,13 +276,25 @@ class Store:
     async def keep_response(self, kept: KeptResponse) -> None:
         """Keep a response with its conversation; not where that is forgotten by now."""
         await self._run(self._keep_response, kept)
+        known = self._known.get(kept.key)
+        if known is not None and known.head is not None and known.head.turn == kept.turn:
+            stand = Stand(After(kept.key, known.head.turn, known.head.digest), kept.system, known.head.whole)
+            self._stands[kept.key.tenant, kept.id] = stand
+            if len(self._stands) > KEPT_IN_MEMORY:
+                self._stands.popitem(last=False)
 
     async def response(self, tenant: str, id_: str) -> KeptResponse | None:
         """Return a response of a tenant's; None where there is none."""
         return await self._run(self._response, tenant, id_)
 
+    async def stand(self, tenant: str, id_: str) -> Stand | None:
+        """Return where a response of a tenant's stands; None where there is none, or its turn is unknown."""
+        known = self._stands.get((tenant, id_))
+        return known if known is not None else await self._run(self._stand, tenant, id_)
+
     async def forget_response(self, tenant: str, id_: str) -> bool:
         """Forget a response, not what was said; False where there is none."""
+        self._stands.pop((tenant, id_), None)
         return await self._run(self._forget_response, tenant, id_)
 
     async def said_until(self, turn: int) -> tuple[Message, ...]:
@@ -273,6 +328,11 @@ class Store:
             raise NotRecorded(f"the daemon's database failed: {error}") from error
 
     @property
+    def _marks(self) -> Marks:
+        assert self._opened_marks is not None, "the store is not open"
+        return self._opened_marks
+
+    @property
     def _db(self) -> sqlite3.Connection:
         assert self._database is not None, "the store is not open"
         return self._database
@@ -290,6 +350,8 @@ class Store:
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA foreign_keys = ON")
         self._migrate()
+        self._opened_marks = Marks(self._directory / "marks")
+        self._restore(self._opened_marks)
 
     def _migrate(self) -> None:
         (done,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -298,15 +360,38 @@ class Store:
         for number, script in enumerate(MIGRATIONS[done:], done + 1):
             self._db.executescript(f"BEGIN; {script}; PRAGMA user_version = {number}; COMMIT;")
 
+    def _restore(self, marks: Marks) -> None:
+        """Note what a former daemon could not note any more before it died."""
+        with self._transaction(durable=True) as database:
+            for mark in marks.left:
+                number = self._id(ConversationKey(mark.tenant, mark.conversation))
+                finished = "SELECT 1 FROM turns WHERE conversation = ? AND last_uuid = ?"
+                if number is None or database.execute(finished, (number, mark.last)).fetchone():
+                    continue
+                statement = "SELECT spans FROM unfinished WHERE conversation = ?"
+                row = database.execute(statement, (number,)).fetchone()
+                spans = load_spans(row[0]) if row else ()
+                if mark.last not in {span.last for span in spans}:
+                    database.execute(
+                        """INSERT INTO unfinished VALUES (?, ?, '[]', '[]', '')
+                        ON CONFLICT (conversation) DO UPDATE SET spans = excluded.spans""",
+                        (number, dump((*spans, Span(mark.first, mark.last)))),
+                    )
+        marks.clear()
+
     def _close(self) -> None:
         if self._database is not None:
             self._database.close()
+        if self._opened_marks is not None:
+            self._opened_marks.close()
         if self._lock is not None:
             os.close(self._lock)
 
     def _transaction(self, *, durable: bool) -> "_Transaction":
         # In WAL mode NORMAL survives the death of the process, FULL that of the machine.
-        self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        if durable is not self._durable:
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
         return _Transaction(self._db)
 
     def _id(self, key: ConversationKey) -> int | None:
@@ -377,13 +462,12 @@ class Store:
                     last_used_at = :last_used_at, generation = :generation, hint = :hint, head = :head""",
                 fields,
             )
-            database.execute(
-                "INSERT OR IGNORE INTO sessions VALUES (?, ?)", (conversation.session, self._id(key))
-            )
+            number = self._id(key)
+            database.execute("INSERT OR IGNORE INTO sessions VALUES (?, ?)", (conversation.session, number))
             database.execute(
                 "INSERT OR REPLACE INTO unfinished VALUES (?, ?, ?, ?, ?)",
                 (
-                    self._id(key),
+                    number,
                     dump(unfinished.spans),
                     dump(unfinished.lead),
                     dump(unfinished.asked),
@@ -528,6 +612,18 @@ class Store:
             (id_, tenant),
         ).fetchone()
         return KeptResponse(id_, ConversationKey(tenant, row[0]), *row[1:]) if row else None
+
+    def _stand(self, tenant: str, id_: str) -> Stand | None:
+        row = self._db.execute(
+            """SELECT c.name, t.id, t.digest, r.system, t.whole FROM responses r
+            JOIN conversations c ON c.id = r.conversation JOIN turns t ON t.id = r.turn
+            WHERE r.id = ? AND c.tenant = ?""",
+            (id_, tenant),
+        ).fetchone()
+        if row is None:
+            return None
+        name, turn, digest, system, whole = row
+        return Stand(After(ConversationKey(tenant, name), turn, digest), system, bool(whole))
 
     def _forget_response(self, tenant: str, id_: str) -> bool:
         with self._transaction(durable=True) as database:

@@ -169,14 +169,24 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
+class After:
+    """The finished turn that a request goes on after. `digest` is of all that was said by then."""
+
+    key: ConversationKey
+    turn: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class TurnRequest:
     """One request, checked and in neutral terms.
 
     `system` is None when the client sent no system text, which leaves an earlier one standing.
     `messages` end with the user's. `streamed` says whether the client sees the answer as it comes, or not
     before it is whole. `named`: the client chose the conversation; else its key is to be found, and `hint`
-    breaks ties between equal histories; so does `after`, the conversation of the turn that it goes on after,
-    and before that. `ephemeral`: what it begins is forgotten with its process.
+    breaks ties between equal histories; so does the conversation of the turn that it goes on `after`, and
+    before that. If it is `brief`, the messages do not tell what was said up to there. `ephemeral`: what it
+    begins is forgotten with its process.
     """
 
     key: ConversationKey
@@ -186,7 +196,8 @@ class TurnRequest:
     streamed: bool = False
     named: bool = True
     hint: str = ""
-    after: ConversationKey | None = None
+    after: After | None = None
+    brief: bool = False
     ephemeral: bool = False
     tools: Tools = Tools()
     options: Options = Options()

@@ -10,11 +10,18 @@ from claude_coded.turn import AnswerEvent, TurnFailed
 
 
 class Batches:
-    """A turn's batches of events, to be had with a time limit and no loss."""
+    """A turn's batches of events, to be had with a time limit and no loss.
+
+    The first one may take any time, so a task of its own gets it. After that the turn itself tells, by an
+    empty batch, that nothing has come for long, and its reader runs it: a batch costs no task then.
+    """
 
     def __init__(self, events: AsyncIterator[list[AnswerEvent]]) -> None:
         self._events = events
-        self._pending: asyncio.Future[list[AnswerEvent]] | None = None
+        self._first: asyncio.Future[list[AnswerEvent]] | None = None
+        self._begun = False
+        self._reader: asyncio.Task[object] | None = None
+        self._reading: asyncio.Future[None] | None = None
         self._failure: CodedError | None = None
         self._closing: asyncio.Future[None] | None = None
         self._on_close: Callable[[], None] | None = None
@@ -31,21 +38,34 @@ class Batches:
             self._closing = asyncio.ensure_future(self._close())
 
     async def next(self, seconds: float) -> list[AnswerEvent] | None:
-        """Return the next batch; None when none came within so many seconds."""
+        """Return the next batch; None when none came in time: the first within so many seconds."""
         if failed := self._failed():
             return failed
-        if self._pending is None:
-            self._pending = asyncio.ensure_future(anext(self._events))
-        if seconds == math.inf:
-            await asyncio.wait((self._pending,))
-        else:
-            await asyncio.wait((self._pending,), timeout=seconds)
-            if not self._pending.done():
-                return None
+        if self._begun:
+            return await self._read()
+        if self._first is None:
+            self._first = asyncio.ensure_future(anext(self._events))
+        await asyncio.wait((self._first,), timeout=None if seconds == math.inf else seconds)
         if failed := self._failed():
             return failed
-        pending, self._pending = self._pending, None
-        return pending.result()
+        if not self._first.done():
+            return None
+        self._begun = True
+        return self._first.result()
+
+    async def _read(self) -> list[AnswerEvent] | None:
+        self._reader = asyncio.current_task()
+        self._reading = asyncio.get_running_loop().create_future()
+        try:
+            return await anext(self._events) or None
+        except asyncio.CancelledError:
+            assert self._reader is not None
+            if self._failure is None or self._reader.uncancel() > 0:  # that was not us
+                raise
+            return self._failed()
+        finally:
+            self._reading.set_result(None)
+            self._reading = None
 
     def _failed(self) -> list[AnswerEvent]:
         return [TurnFailed(self._failure)] if self._failure is not None else []
@@ -59,10 +79,13 @@ class Batches:
 
     async def _close(self) -> None:
         try:
-            if self._pending is not None:
-                self._pending.cancel()
+            if self._first is not None and not self._begun:
+                self._first.cancel()
                 with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
-                    await self._pending
+                    await self._first
+            if self._reading is not None and self._reader is not None:
+                self._reader.cancel()
+                await self._reading
             await self._events.aclose()  # type: ignore[attr-defined]
         finally:
             self.closed = True

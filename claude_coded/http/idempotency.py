@@ -223,11 +223,12 @@ class _Turn:
     async def _take(self) -> None:
         """Record the next batch: here, so that it is there whenever this task is done."""
         try:
-            batch = await self._begun.result().batches.next(math.inf)
+            batches = self._begun.result().batches
+            while not (batch := await batches.next(math.inf)):
+                pass  # a sign of life, which each follower has of its own
         except BaseException:
             self._end()
             raise
-        assert batch is not None
         self._recorded.append(batch)
         self.size += sum(map(_size, batch))
         self._pending = None

@@ -36,13 +36,13 @@ from claude_coded.http.turns import (
     named,
     send,
 )
-from claude_coded.openai.responses.items import Item, answers_calls, history, listed
+from claude_coded.openai.responses.items import Item, answers_calls, history, listed, only_says
 from claude_coded.openai.responses.output import Answer, EventEncoder, Head, response_id
 from claude_coded.openai.responses.request import ResponseRequest, parse_response
 from claude_coded.openai.wire import check_conversation_id, convert, encode
 from claude_coded.service import TurnService
 from claude_coded.store import KeptResponse
-from claude_coded.turn import ConversationKey, Message, TurnRequest
+from claude_coded.turn import After, ConversationKey, Message, TurnRequest
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +69,15 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A request with what was said before it, and where. `system` is what a response after it has, too."""
+    """A request with what was said before it, and where. `system` is what a response after it has, too.
 
-    past: tuple[Message, ...]
-    system: str
-    after: ConversationKey | None = None
+    A `brief` one has its past where it stands: all of it is not needed, nearly always.
+    """
+
+    past: tuple[Message, ...] = ()
+    system: str = ""
+    after: After | None = None
+    brief: bool = False
 
 
 class Responses:
@@ -185,6 +189,7 @@ class Responses:
             named=name is not None,
             hint=hint(req) or asked.hint,
             after=placed.after,
+            brief=placed.brief,
             ephemeral=not asked.store,
             tools=asked.toolbox.tools,
             options=choose(asked.options, req.get_header, self._service.settings.claude, profile),
@@ -194,16 +199,19 @@ class Responses:
     async def _placed(self, tenant: str, asked: ResponseRequest, name: str | None) -> Placed:
         """Return what was said before: up to a response, or in a conversation whose calls are answered."""
         if asked.previous is not None:
-            kept = await self._service.store.response(tenant, asked.previous)
-            if kept is None or kept.turn is None:
+            stand = await self._service.store.stand(tenant, asked.previous)
+            if stand is None:
                 raise PreviousResponseNotFound(
                     f"there is no response {asked.previous!r:.80} to go on after",
                     param="previous_response_id",
                 )
-            return Placed(await self._service.store.said_until(kept.turn), kept.system, kept.key)
+            if stand.whole and only_says(asked.items):
+                return Placed((), stand.system, stand.after, brief=True)
+            past = await self._service.store.said_until(stand.after.turn)
+            return Placed(past, stand.system, stand.after)
         if name is not None and answers_calls(asked.items):
-            return Placed(await self._service.store.messages(ConversationKey(tenant, name)), "")
-        return Placed((), "")
+            return Placed(await self._service.store.messages(ConversationKey(tenant, name)))
+        return Placed()
 
     async def _items(self, tenant: str, asked: ResponseRequest) -> list[Item]:
         """Return the items, with those that others stand for in their places; unknown ones stay."""

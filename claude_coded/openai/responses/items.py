@@ -89,6 +89,11 @@ def answers_calls(items: Sequence[Item]) -> bool:
     return any(item.kind in OUTPUTS and item.call_id not in calls for item in items)
 
 
+def only_says(items: Sequence[Item]) -> bool:
+    """Return whether the items are messages that come after an answer: nothing of what was said before."""
+    return all(item.kind == MESSAGE and item.role != "assistant" for item in items)
+
+
 def history(items: Sequence[Item], past: tuple[Message, ...] = ()) -> tuple[list[str], tuple[Message, ...]]:
     """Return the system texts, and the messages after those of the past; they end with the user's.
 

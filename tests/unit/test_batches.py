@@ -1,0 +1,120 @@
+"""A turn's batches: none is lost, the turn ends with its reader or by somebody else's wish."""
+
+import asyncio
+import functools
+import math
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, ParamSpec
+
+import pytest
+
+from claude_coded.errors import Interrupted
+from claude_coded.http.batches import Batches
+from claude_coded.turn import AnswerEvent, TextDelta, TurnFailed, TurnFinished
+
+P = ParamSpec("P")
+STOPPED = Interrupted("stopped")
+
+
+def on_a_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(asyncio.wait_for(test(*args, **kwargs), 10))
+
+    return run
+
+
+@dataclass
+class Source:
+    """A turn whose batches the test makes."""
+
+    given: asyncio.Queue[list[AnswerEvent]] = field(default_factory=asyncio.Queue)
+    ended: bool = False
+
+    async def events(self) -> AsyncIterator[list[AnswerEvent]]:
+        try:
+            while True:
+                yield await self.given.get()
+        finally:
+            await asyncio.sleep(0)  # as one that has something to conclude
+            self.ended = True
+
+
+def say(text: str) -> list[AnswerEvent]:
+    return [TextDelta(text)]
+
+
+async def begun() -> tuple[Source, Batches]:
+    source = Source()
+    batches = Batches(source.events())
+    source.given.put_nowait(say("first"))
+    assert await batches.next(math.inf) == say("first")
+    return source, batches
+
+
+@on_a_loop
+async def test_the_first_batch_may_be_late() -> None:
+    source = Source()
+    batches = Batches(source.events())
+    assert await batches.next(0) is None
+    assert await batches.next(0) is None
+    source.given.put_nowait(say("first"))
+    assert await batches.next(math.inf) == say("first")
+    await batches.aclose()
+    assert source.ended
+
+
+@on_a_loop
+async def test_an_empty_batch_is_silence() -> None:
+    source, batches = await begun()
+    source.given.put_nowait([])
+    source.given.put_nowait(say("a"))
+    source.given.put_nowait([TurnFinished()])
+    assert await batches.next(9) is None
+    assert await batches.next(9) == say("a")
+    assert await batches.next(9) == [TurnFinished()]
+    await batches.aclose()
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["before its first batch", "in the middle"])
+@on_a_loop
+async def test_a_reader_is_told_that_the_turn_was_ended(*, early: bool) -> None:
+    source = Source()
+    batches = Batches(source.events())
+    if not early:
+        source, batches = await begun()
+    told: list[None] = []
+    batches.on_close(lambda: told.append(None))
+    reading = asyncio.ensure_future(batches.next(math.inf))
+    await asyncio.sleep(0)
+    batches.fail(STOPPED)
+    assert await reading == [TurnFailed(STOPPED)]
+    await batches.aclose()
+    assert (source.ended, batches.closed, len(told)) == (True, True, 1)
+    assert await batches.next(math.inf) == [TurnFailed(STOPPED)]
+
+
+@on_a_loop
+async def test_one_that_is_not_read_can_be_ended() -> None:
+    source, batches = await begun()
+    batches.fail(STOPPED)
+    await batches.aclose()
+    assert source.ended
+    assert await batches.next(math.inf) == [TurnFailed(STOPPED)]
+
+
+@pytest.mark.parametrize("failed", [False, True], ids=["alone", "when the turn was ended"])
+@on_a_loop
+async def test_a_reader_that_leaves_ends_the_turn(*, failed: bool) -> None:
+    source, batches = await begun()
+    reading = asyncio.ensure_future(batches.next(math.inf))
+    await asyncio.sleep(0)
+    if failed:
+        batches.fail(STOPPED)
+        await asyncio.sleep(0)  # it is cancelled for that, and now
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    await batches.aclose()
+    assert source.ended

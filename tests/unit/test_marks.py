@@ -1,0 +1,67 @@
+"""The marks of turns that begin: what was noted last is there, whenever the process is killed."""
+
+import mmap
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from claude_coded.marks import HALF, Mark, Marks
+
+MARKS = st.builds(Mark, st.text(max_size=9), st.text(max_size=9), st.text(max_size=9), st.text(max_size=9))
+STEPS = st.lists(st.tuples(st.sampled_from(["add", "remove", "open"]), MARKS), max_size=30)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(STEPS)
+def test_what_is_left_is_there_again(tmp_path: Path, steps: list[tuple[str, Mark]]) -> None:
+    marks = Marks(tmp_path / "marks")
+    expected: dict[Mark, None] = {}
+    marks.clear()
+    for step, mark in steps:
+        match step:
+            case "add":
+                assert marks.add(mark)
+                expected[mark] = None
+            case "remove":
+                marks.remove(mark)
+                expected.pop(mark, None)
+            case _:  # the former one was never closed: it was killed
+                marks = Marks(tmp_path / "marks")
+        assert marks.left == tuple(expected)
+
+
+def test_a_write_that_was_cut_does_not_count(tmp_path: Path) -> None:
+    marks = Marks(tmp_path / "marks")
+    kept = Mark("t", "c", "1", "2")
+    assert marks.add(kept)
+    with (tmp_path / "marks").open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        start = 1 + HALF * (1 - memory[0])
+        memory[start : start + 9] = b"\xff" * 9
+    assert Marks(tmp_path / "marks").left == (kept,)
+
+
+def test_there_is_an_end_to_the_room(tmp_path: Path) -> None:
+    marks = Marks(tmp_path / "marks")
+    some = [Mark("t", "c" * 1000, str(n), "2") for n in range(100)]
+    kept = [mark for mark in some if marks.add(mark)]
+    assert kept == some[: len(kept)]
+    assert 50 < len(kept) < 80
+    assert Marks(tmp_path / "marks").left == tuple(kept)
+    marks.remove(kept[0])
+    assert marks.add(some[-1])
+
+
+def test_they_survive_the_death_of_their_process(tmp_path: Path) -> None:
+    file = tmp_path / "marks"
+    program = (
+        "import os, signal; from pathlib import Path; from claude_coded.marks import Mark, Marks; "
+        f"Marks(Path({str(file)!r})).add(Mark('t', 'c', '1', '2')); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", program], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert Marks(file).left == (Mark("t", "c", "1", "2"),)
+    assert file.stat().st_mode & 0o777 == 0o600
