@@ -19,8 +19,9 @@ Layers; a row sees only the rows below it (checked by import-linter):
     pool                                    the shell around the scheduler
     worker | store | fetch | permissions    one CLI process | conversations in SQLite | images by URL |
                                             what waits for an operator's leave
-    rows | ask | process | guard            the database's rows | what a turn writes, and its events |
-                                            a child and its pipes | clients that are slow, too long, or gone
+    rows | marks | ask | process | guard    the database's rows | turns that it does not have yet |
+                                            what a turn writes, and its events | a child and its pipes |
+                                            clients that are slow, too long, or gone
     cgroups, proc                           where a worker's processes are, what they use, and their end
     activity | restarting | stopping | claude | openai | history | models | scheduler | migrations
                                             pure: no I/O, no clock, no randomness
@@ -64,8 +65,13 @@ same turn goes on. Where it is gone (evicted, killed, a restart) the history goe
 its question or seeding; what Claude's own tools did within just that turn is then lost. An answer that a stop
 text or a token limit of the client's has cut is taken back as far as the client did not see it.
 
+A turn that begins is marked in memory that a file backs, which outlives the daemon (`marks`), and asked at
+once; the database has it before anything is told of the answer. A killed daemon's marks are noted at the next
+start: what the session may hold of such a turn is taken back.
+
 A response of the Responses API is kept with its conversation and the number of its turn. A request after it
-is one that tells the history up to there, read from the store: what is hot goes on, what is earlier branches.
+says by one digest where it stands: what stands there goes on, with no history read. What is earlier branches,
+and then it is a request that tells the history up to there, read from the store.
 
 A person who attaches to a conversation gets Claude Code's own terminal on its session, and nobody else gets
 in meanwhile. What was said there is read from the transcript and recorded as a turn that ends at the same

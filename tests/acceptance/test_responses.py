@@ -58,6 +58,23 @@ def test_of_conversations_that_said_the_same_the_response_says_which(pool: Daemo
     assert after["conversation"] == first["conversation"]  # the other was used last
 
 
+def test_a_response_is_gone_on_after_though_its_session_is_lost(
+    pool: Daemon, model: Model, name: str
+) -> None:
+    named = {"X-Conversation-ID": name}
+    texts = [f"{name} one [[say 1]]", f"{name} two [[say 2]]"]
+    first = respond(pool, texts[0], headers=named).body
+    second = respond(pool, texts[1], headers=named, previous_response_id=first["id"]).body
+    session, worker = model.session(texts[1]), pool.worker_of(model.session(texts[1]))
+    assert pool.delete(f"/conversations/{name}").ok
+    eventually(lambda: not worker.is_running())
+    (transcript,) = pool.home.glob(f".claude/projects/*/{session}.jsonl")
+    transcript.unlink()
+    third = respond(pool, f"{name} three [[recall]]", headers=named, previous_response_id=second["id"])
+    assert said(third) == [*texts, f"{name} three [[recall]]"]
+    assert model.session(f"{name} three") != session
+
+
 def test_responses_and_their_conversation_survive_a_restart(pool: Daemon, name: str) -> None:
     first = respond(pool, f"{name} one [[say 1]]", instructions="Be brief.", metadata={"a": "b"}).body
     pool.restart()

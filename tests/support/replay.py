@@ -1,7 +1,8 @@
 """A program in the place of the CLI, for load: it writes recorded lines as fast as they are read.
 
 What it writes is the recording tests/data/turn.jsonl of the real CLI, with as many deltas as a message asks
-for, in the words of the scripted model: `[[words N]]`, and `[[delay MS]]` between them. It keeps no history.
+for, in the words of the scripted model: `[[pause MS]]` before them, `[[words N]]`, and `[[delay MS]]` between
+them. It keeps no history.
 """
 
 import json
@@ -23,6 +24,7 @@ CHUNK: Final = 64 * 1024
 """Bytes of a write: a pipe holds no more."""
 
 _WORDS: Final = re.compile(r"\[\[words (\d+)\]\]")
+_PAUSE: Final = re.compile(r"\[\[pause (\d+)\]\]")
 _DELAY: Final = re.compile(r"\[\[delay (\d+)\]\]")
 
 
@@ -47,6 +49,8 @@ def turn(text: str, asked: bytes) -> None:
     words, delay = _WORDS.search(text), _DELAY.search(text)
     before, _, after = (part.replace(ASKED, asked) for part in parts())
     lines = deltas(int(words[1]) if words else 1)
+    if pause := _PAUSE.search(text):
+        time.sleep(int(pause[1]) / 1000)
     if delay is None:
         write(b"".join((before, *lines, after)))
         return

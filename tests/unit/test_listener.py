@@ -4,6 +4,7 @@ import asyncio
 import errno
 import inspect
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
@@ -495,3 +496,30 @@ def test_who_has_connected_is_served_when_the_socket_is_left_and_others_wait_for
                 assert b"hello" in await waiting
 
     run(scenario())
+
+
+def test_a_piece_of_a_response_does_not_wait_until_the_one_before_is_acknowledged() -> None:
+    async def test() -> None:
+        listener = Listener(hello, bind_tcp("127.0.0.1", 0))
+        async with serving(listener):
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(listener.address.split(":")[-1]))
+            writer.write(GET.replace(b"close", b"keep-alive"))
+            await reader.readuntil(b"hello")
+            served = served_at(writer.get_extra_info("sockname"))
+            assert served.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            served.close()
+            writer.close()
+
+    run(test())
+
+
+def served_at(client: tuple[str, int]) -> socket.socket:
+    """Return the server's end, in this process, of a client's connection."""
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found = socket.socket(fileno=os.dup(int(descriptor.name)))
+            with suppress(OSError):
+                if found.family == socket.AF_INET and found.getpeername() == client:
+                    return found
+            found.close()
+    raise AssertionError("nobody serves this connection")

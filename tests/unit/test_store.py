@@ -11,10 +11,11 @@ import pytest
 
 from claude_coded.errors import ConfigurationError
 from claude_coded.history import Conversation, Head, Span, Unfinished
+from claude_coded.marks import Mark, Marks
 from claude_coded.migrations import MIGRATIONS
 from claude_coded.profiles import McpFile
-from claude_coded.store import Record, Store
-from claude_coded.turn import ConversationKey, Message, Profile, Prompting, Role, Usage
+from claude_coded.store import KeptResponse, Record, Stand, Store
+from claude_coded.turn import After, ConversationKey, Message, Profile, Prompting, Role, Usage
 
 KEY = ConversationKey("default", "c")
 SAID = (Message.of(Role.USER, "hello \N{SNOWMAN}"), Message.of(Role.ASSISTANT, "hi"))
@@ -372,3 +373,97 @@ def test_only_the_owner_can_read_it(tmp_path: Path) -> None:
     with_store(tmp_path / "state", use)
     assert (tmp_path / "state").stat().st_mode & 0o077 == 0
     assert (tmp_path / "state" / "claude-coded.db").stat().st_mode & 0o077 == 0
+
+
+def left_mark(directory: Path, last: str, key: ConversationKey = KEY) -> None:
+    """Leave what a daemon leaves that is killed after it has noted a turn, and before the database has."""
+    assert Marks(directory / "marks").add(Mark(key.tenant, key.id, f"first of {last}", last))
+
+
+def test_a_turn_that_began_when_the_daemon_was_killed_may_be_in_the_session(tmp_path: Path) -> None:
+    async def before(store: Store) -> None:
+        await say(store, "one")
+
+    async def after(store: Store) -> None:
+        known = await store.load(KEY)
+        assert known is not None
+        assert known.head is not None
+        assert known.unfinished == Unfinished((Span("first of b2", "b2"),), (), ())
+        await store.begin(replace(known, unfinished=Unfinished((Span("c", "d"),), (), ())))
+
+    async def again(store: Store) -> None:
+        known = await store.load(KEY)
+        assert known is not None
+        assert known.unfinished == Unfinished((Span("c", "d"), Span("first of b3", "b3")), (), ())
+
+    with_store(tmp_path, before)
+    left_mark(tmp_path, "b2")
+    left_mark(tmp_path, "x", ConversationKey("default", "never begun"))
+    with_store(tmp_path, after)
+    left_mark(tmp_path, "b3")
+    with_store(tmp_path, again)
+    assert Marks(tmp_path / "marks").left == ()
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_mark_of_what_the_database_knows_says_nothing(tmp_path: Path, *, finished: bool) -> None:
+    async def before(store: Store) -> None:
+        await store.begin(CONVERSATION)
+        if finished:
+            await store.finish(KEY, [record()], 3.0)
+
+    async def after(store: Store) -> None:
+        known = await store.load(KEY)
+        assert known is not None
+        assert known.unfinished == (None if finished else CONVERSATION.unfinished)
+
+    with_store(tmp_path, before)
+    left_mark(tmp_path, "b")
+    with_store(tmp_path, after)
+
+
+def test_a_noted_turn_needs_no_mark_once_the_database_has_it(tmp_path: Path) -> None:
+    async def use(store: Store) -> None:
+        noting = await store.note(CONVERSATION)
+        assert Marks(tmp_path / "marks").left == (Mark("default", "c", "a", "b"),)
+        await noting
+        assert Marks(tmp_path / "marks").left == ()
+        assert await store.load(KEY) == CONVERSATION
+
+    with_store(tmp_path, use)
+
+
+def test_a_response_says_where_it_stands(tmp_path: Path) -> None:
+    async def keep(store: Store) -> None:
+        for text in ("one", "two"):
+            head = await say(store, text)
+            kept = KeptResponse(f"resp_{text}", KEY, head.turn, "be kind", b"{}", b"[]", 1.0)
+            await store.keep_response(kept)
+            assert await store.stand("default", kept.id) == stand(head)
+        await store.keep_response(KeptResponse("resp_none", KEY, None, "", b"{}", b"[]", 1.0))
+        await see(store)
+
+    async def see(store: Store) -> None:
+        first = await store.stand("default", "resp_one")
+        assert first is not None
+        assert first.after.digest == b"one"
+        for tenant, name in (("other", "resp_one"), ("default", "resp_none"), ("default", "resp_x")):
+            assert await store.stand(tenant, name) is None
+
+    async def forget(store: Store) -> None:
+        assert await store.stand("default", "resp_two") is not None
+        assert await store.forget_response("default", "resp_two")
+        assert await store.stand("default", "resp_two") is None
+        await store.purge(KEY)
+        assert await store.stand("default", "resp_one") is None
+
+    def stand(head: Head) -> Stand:
+        return Stand(After(KEY, head.turn, head.digest), "be kind", whole=True)
+
+    async def forget_at_once(store: Store) -> None:
+        await keep(store)
+        await forget(store)
+
+    with_store(tmp_path / "a", forget_at_once)
+    for step in (keep, see, forget):
+        with_store(tmp_path / "b", step)
