@@ -34,7 +34,11 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured number. `limit` is the most that it may be; None: it is shown only."""
+    """One measured number. `limit` is the most that it may be; None: it is shown only.
+
+    `floor` is what the machine, or the CLI with nobody between, takes for the same thing, in the same unit;
+    None: there is no such thing.
+    """
 
     benchmark: str
     name: str
@@ -42,6 +46,7 @@ class Figure:
     unit: str
     limit: float | None = None
     interval: Interval | None = None
+    floor: float | None = None
 
     @property
     def holds(self) -> bool:
@@ -79,6 +84,12 @@ class Pairs:
     def ratio(self) -> float:
         """Return the ratio of the medians, ours to theirs."""
         return median(self.ours) / median(self.theirs)
+
+    @property
+    def noise(self) -> "Pairs":
+        """Return their side against itself, one value beside the next: what nobody can do better than."""
+        even = len(self.theirs) // 2 * 2
+        return Pairs(self.theirs[0:even:2], self.theirs[1:even:2])
 
     def difference_interval(self) -> Interval:
         """Return the bootstrap interval of the median difference."""

@@ -12,17 +12,19 @@ from tests.benchmarks.measure import Figure
 
 def table(figures: Iterable[Figure]) -> str:
     """Return a markdown table."""
-    rows = [("benchmark", "figure", "value", "95 % interval", "limit", "holds"), ("---",) * 6]
+    head = ("benchmark", "figure", "floor", "value", "95 % interval", "limit", "holds")
+    rows = [head, ("---",) * len(head)]
     rows += [_row(figure) for figure in figures]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def _row(figure: Figure) -> tuple[str, str, str, str, str, str]:
+def _row(figure: Figure) -> tuple[str, ...]:
     interval = figure.interval
     limited = figure.limit is not None
     return (
         figure.benchmark,
         figure.name,
+        _amount(figure.floor, figure.unit) if figure.floor is not None else "",
         _amount(figure.value, figure.unit),
         f"{_number(interval.low)} to {_number(interval.high)}" if interval else "",
         "≤ " + _amount(figure.limit, figure.unit) if figure.limit is not None else "",
