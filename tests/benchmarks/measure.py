@@ -101,6 +101,16 @@ class Pairs:
         return _interval(pairs, lambda some: Pairs(*zip(*some, strict=True)).ratio)
 
 
+def take_turns(count: int, *measures: Callable[[], T]) -> list[list[T]]:
+    """Return the values of each, measured in turns `count` times; who begins changes from turn to turn."""
+    values: list[list[T]] = [[] for _ in measures]
+    for turn in range(count):
+        for step in range(len(measures)):
+            number = (turn + step) % len(measures)
+            values[number].append(measures[number]())
+    return values
+
+
 def _interval(values: Sequence[T], figure: Callable[[Sequence[T]], float]) -> Interval:
     """Return the bootstrap interval of a figure of some values."""
     dice = random.Random(0)

@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from tests.benchmarks.measure import Figure, Interval, Pairs
+from tests.benchmarks.measure import Figure, Interval, Pairs, take_turns
 from tests.benchmarks.report import document, table
 
 KEPT = Figure("turn", "added", 1.25, "ms", 4.0, Interval(1.0, 1.5), floor=0.5)
@@ -46,3 +46,15 @@ def test_noise_is_their_side_against_itself(count: int) -> None:
     noise = Pairs([0.0] * count, [1.0, 3.0, 2.0, 4.0, 9.0][:count]).noise
     assert (noise.ours, noise.theirs) == ([1.0, 2.0], [3.0, 4.0])
     assert noise.median_difference == -2.0
+
+
+def test_all_are_measured_in_turns_and_each_begins_once() -> None:
+    asked: list[str] = []
+
+    def measure(name: str) -> int:
+        asked.append(name)
+        return len(asked)
+
+    values = take_turns(3, lambda: measure("a"), lambda: measure("b"), lambda: measure("c"))
+    assert "".join(asked) == "abcbcacab"
+    assert values == [[1, 6, 8], [2, 4, 9], [3, 5, 7]]
