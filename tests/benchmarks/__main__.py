@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [--quick] [--json FILE] [NAMES…]`: measure the daemon against its limits.
+"""`python -m tests.benchmarks [--quick] [--output DIR] [--rival] [NAMES…]`: the daemon against its limits.
 
 `python -m tests.benchmarks alternatives` sets it beside other servers; see tests.benchmarks.alternatives.
 """
@@ -6,11 +6,15 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Final
 
 from tests.benchmarks.alternatives.__main__ import main as alternatives
 from tests.benchmarks.harness import BenchmarkError
-from tests.benchmarks.report import document, table
-from tests.benchmarks.suite import BENCHMARKS, run
+from tests.benchmarks.plot import draw
+from tests.benchmarks.report import document, markdown
+from tests.benchmarks.suite import BENCHMARKS, Outcome, run
+
+OUTPUT: Final = Path("benchmark-results")
 
 
 def main() -> int:
@@ -20,7 +24,7 @@ def main() -> int:
     parser.add_argument(
         "--quick", action="store_true", help="fewer repetitions; broken limits are no failure"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help="where the results go")
     options = parser.parse_args()
     if unknown := set(options.names) - set(BENCHMARKS):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
@@ -29,10 +33,19 @@ def main() -> int:
     except BenchmarkError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
-    print(table(outcome.figures))
-    if options.json:
-        options.json.write_bytes(document(outcome.figures, outcome.claude))
+    _write(outcome, options.output)
     return 0 if outcome.holds or options.quick else 1
+
+
+def _write(outcome: Outcome, folder: Path) -> None:
+    """Write results.md, results.json, and sweeps.svg where something was swept; print the first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = markdown(outcome.figures, outcome.charts)
+    (folder / "results.md").write_text(text)
+    (folder / "results.json").write_bytes(document(outcome.figures, outcome.charts, outcome.claude))
+    if outcome.charts:
+        (folder / "sweeps.svg").write_text(draw(outcome.charts))
+    print(text, end="")
 
 
 if __name__ == "__main__":

@@ -145,18 +145,18 @@ async def _store(folder: Path, told: Told, *, turns: int) -> AsyncIterator[Store
     store = Store(folder)
     await store.open()
     try:
-        await _converse(store, KEY, _prefixes(told)[0])
+        await converse(store, KEY, _prefixes(told)[0])
         if turns:
             names = [f"other-{number}" for number in range(CONVERSATIONS)]
             for name in names:
-                await _converse(store, ConversationKey(KEY.tenant, name), sha256(name.encode()).digest())
+                await converse(store, ConversationKey(KEY.tenant, name), sha256(name.encode()).digest())
             _fill(folder / "claude-coded.db", names, turns)
         yield store
     finally:
         await store.close()
 
 
-async def _converse(store: Store, key: ConversationKey, digest: bytes) -> None:
+async def converse(store: Store, key: ConversationKey, digest: bytes) -> None:
     """Record a conversation of one turn."""
     asked, span = Message.of(Role.USER, "hello"), Span("first", "last")
     unfinished = Unfinished((span,), (), (asked,))

@@ -93,12 +93,12 @@ class Pairs:
 
     def difference_interval(self) -> Interval:
         """Return the bootstrap interval of the median difference."""
-        return _interval(self.differences, median)
+        return interval_of(self.differences, median)
 
     def ratio_interval(self) -> Interval:
         """Return the bootstrap interval of the ratio of the medians."""
         pairs = list(zip(self.ours, self.theirs, strict=True))
-        return _interval(pairs, lambda some: Pairs(*zip(*some, strict=True)).ratio)
+        return interval_of(pairs, lambda some: Pairs(*zip(*some, strict=True)).ratio)
 
 
 def take_turns(count: int, *measures: Callable[[], T]) -> list[list[T]]:
@@ -111,7 +111,7 @@ def take_turns(count: int, *measures: Callable[[], T]) -> list[list[T]]:
     return values
 
 
-def _interval(values: Sequence[T], figure: Callable[[Sequence[T]], float]) -> Interval:
+def interval_of(values: Sequence[T], figure: Callable[[Sequence[T]], float]) -> Interval:
     """Return the bootstrap interval of a figure of some values."""
     dice = random.Random(0)
     figures = sorted(figure(dice.choices(values, k=len(values))) for _ in range(RESAMPLES))

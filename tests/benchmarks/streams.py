@@ -104,13 +104,15 @@ class Cost:
 def through_daemon(daemon: Daemon, deltas: int = DELTAS, idle: float = 0.0) -> Cost:
     """Return the cost of a stream through the daemon, which uses `idle` cores for nothing."""
     with closing(daemon.converse()) as conversation:
-        return _cost(daemon, conversation, daemon.pid, deltas, idle)
+        _prepare(daemon, conversation)
+        return stream(conversation, daemon.pid, deltas, idle)
 
 
 def through_relay(daemon: Daemon, deltas: int = DELTAS, rest: float = REST) -> Cost:
     """Return the cost of a stream of the same CLI through the relay."""
     with closing(RelayedConversation(daemon.command, rest)) as conversation:
-        return _cost(daemon, conversation, conversation.pid, deltas, 0.0)
+        _prepare(daemon, conversation)
+        return stream(conversation, conversation.pid, deltas)
 
 
 def idle_load(daemon: Daemon) -> float:
@@ -121,16 +123,16 @@ def idle_load(daemon: Daemon) -> float:
     return (daemon.cpu_seconds() - before) / IDLE_SECONDS
 
 
-def _cost(
-    daemon: Daemon,
-    conversation: HttpConversation | RelayedConversation,
-    between: int,
-    deltas: int,
-    idle: float,
-) -> Cost:
-    """Run a stream as the second turn of a conversation, all of it."""
+def _prepare(daemon: Daemon, conversation: HttpConversation | RelayedConversation) -> None:
+    """Have a first turn behind, and nothing that starts."""
     conversation.ask("hello")
     daemon.await_spare()
+
+
+def stream(
+    conversation: HttpConversation | RelayedConversation, between: int, deltas: int, idle: float = 0.0
+) -> Cost:
+    """Have a conversation stream, all of it. `between` is the process that passes it on."""
     spent, mine, started = cpu_seconds(between), time.thread_time(), time.perf_counter()
     timing = conversation.ask(f"[[words {deltas}]]")
     mine = time.thread_time() - mine
