@@ -37,7 +37,7 @@ class Figure:
     """One measured number. `limit` is the most that it may be; None: it is shown only.
 
     `floor` is what the machine, or the CLI with nobody between, takes for the same thing, in the same unit;
-    None: there is no such thing.
+    None: there is no such thing. `rival` is what another server takes.
     """
 
     benchmark: str
@@ -47,6 +47,7 @@ class Figure:
     limit: float | None = None
     interval: Interval | None = None
     floor: float | None = None
+    rival: float | None = None
 
     @property
     def holds(self) -> bool:

@@ -31,7 +31,7 @@ svg { font: 12px system-ui, "DejaVu Sans", sans-serif; }
   .c { stroke: #bc8cff; fill: #bc8cff; }
 }
 path.a, path.b, path.c { fill: none; stroke-width: 2; } polygon { opacity: 0.16; }
-tspan, polygon { stroke: none; } .end { text-anchor: end; } .mid { text-anchor: middle; }
+tspan[class], polygon[class] { stroke: none; } .end { text-anchor: end; } .mid { text-anchor: middle; }
 """
 
 

@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -20,10 +20,15 @@ def brief(result: Figure | Chart) -> str:
     return f"{result.sweep}: {result.title}: {told}"
 
 
-def table(figures: Iterable[Figure]) -> str:
-    """Return a markdown table."""
-    head = ("benchmark", "figure", "floor", "value", "95 % interval", "limit", "holds")
-    return _markdown([head, ("---",) * len(head), *map(_row, figures)])
+COLUMNS: Final = ("benchmark", "figure", "floor", "value", "95 % interval", "rival", "limit", "holds")
+
+
+def table(figures: Sequence[Figure], rival: str = "") -> str:
+    """Return a markdown table. `rival` is the name of the other server, if there was one."""
+    rows = [_row(figure) for figure in figures]
+    head = [rival if column == "rival" else column for column in COLUMNS]
+    kept = [at for at, column in enumerate(COLUMNS) if column != "rival" or rival]
+    return _markdown([[row[at] for at in kept] for row in (head, ("---",) * len(head), *rows)])
 
 
 def _markdown(rows: Iterable[Sequence[str]]) -> str:
@@ -38,6 +43,7 @@ def _row(figure: Figure) -> Sequence[str]:
         amount(figure.floor, figure.unit) if figure.floor is not None else "",
         amount(figure.value, figure.unit),
         f"{number(interval.low)} to {number(interval.high)}" if interval else "",
+        amount(figure.rival, figure.unit) if figure.rival is not None else "",
         *_limited(figure),
     )
 
@@ -71,13 +77,13 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def markdown(figures: Sequence[Figure], charts: Sequence[Chart]) -> str:
+def markdown(figures: Sequence[Figure], charts: Sequence[Chart], rival: str = "") -> str:
     """Return all of it."""
-    parts = [table(figures)] if figures else []
+    parts = [table(figures, rival)] if figures else []
     return "\n\n".join([*parts, *map(curve, charts)]) + "\n"
 
 
-def document(figures: Sequence[Figure], charts: Sequence[Chart], claude: str) -> bytes:
+def document(figures: Sequence[Figure], charts: Sequence[Chart], claude: str, rival: str = "") -> bytes:
     """Return all of it as JSON, with what it was measured on."""
     machine: dict[str, Any] = {
         "cores": os.cpu_count(),
@@ -87,6 +93,7 @@ def document(figures: Sequence[Figure], charts: Sequence[Chart], claude: str) ->
     }
     body = {
         "machine": machine,
+        "rival": rival or None,
         "figures": [figure.plain() for figure in figures],
         "charts": [chart.plain() for chart in charts],
     }

@@ -54,10 +54,11 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run came to; `claude` is the CLI's version."""
+    """What a run came to; `claude` is the CLI's version, `rival` another server, if one ran beside ours."""
 
     results: Sequence[Figure | Chart]
     claude: str
+    rival: str = ""
 
     @property
     def figures(self) -> list[Figure]:

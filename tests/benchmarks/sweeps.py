@@ -117,7 +117,7 @@ def _hot_round(daemon: Daemon, count: int, *, quick: bool) -> tuple[Pairs, float
         theirs = [stack.enter_context(closing(DirectConversation(daemon.command))) for _ in range(count)]
         _warm_up(*ours, *theirs)
         pairs = alternate(
-            12 if quick else max(16, 3 * count),
+            12 if quick else max(16, 2 * count),
             lambda turn: _first(ours[turn % count]),
             lambda turn: _first(theirs[turn % count]),
         )

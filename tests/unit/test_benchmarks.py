@@ -6,6 +6,8 @@ from xml.etree import ElementTree
 import orjson
 import pytest
 
+from tests.benchmarks.alternatives.speed import AHEAD, ONE_PROCESS, Speed
+from tests.benchmarks.beside import RIVALS, STRONGEST, compare
 from tests.benchmarks.charts import Chart, Line, Point, added, middle, ratio
 from tests.benchmarks.measure import Figure, Interval, Pairs, take_turns
 from tests.benchmarks.plot import BOTTOM, HEIGHT, TOP, WIDTH, draw, upright
@@ -31,6 +33,12 @@ def test_a_figure_is_shown_with_its_floor_and_its_limit() -> None:
     ]
 
 
+def test_a_rival_has_a_column_of_its_name() -> None:
+    head, _, *body = rows(table([replace(SHOWN, rival=17.0), KEPT], "rival 1.0"))
+    assert head[4:6] == ["95 % interval", "rival 1.0"]
+    assert [row[5] for row in body] == ["17 deltas/s", ""]
+
+
 def test_the_document_has_all_of_it() -> None:
     figures = orjson.loads(document([KEPT, SHOWN], [], "2.1"))["figures"]
     assert figures[0] == {
@@ -41,6 +49,7 @@ def test_the_document_has_all_of_it() -> None:
         "limit": 4.0,
         "interval": {"low": 1.0, "high": 1.5},
         "floor": 0.5,
+        "rival": None,
         "holds": True,
     }
     assert (figures[1]["floor"], figures[1]["limit"], figures[1]["holds"]) == (None, None, True)
@@ -63,6 +72,24 @@ def test_all_are_measured_in_turns_and_each_begins_once() -> None:
     values = take_turns(3, lambda: measure("a"), lambda: measure("b"), lambda: measure("c"))
     assert "".join(asked) == "abcbcacab"
     assert values == [[1, 6, 8], [2, 4, 9], [3, 5, 7]]
+
+
+def test_a_rival_is_compared_where_ours_was_measured() -> None:
+    speeds = {
+        "claude_coded": Speed(new=[0.2, 0.1, 0.3], together=[2.0], memory=[700.0]),
+        "other": Speed(new=[0.4], memory=[1100.0]),
+        AHEAD: Speed(new=[0.1]),
+        ONE_PROCESS: Speed(),
+    }
+    new, together, memory = compare(speeds, "other")
+    assert (new.floor, new.value, new.rival, new.unit) == (100.0, 200.0, 400.0, "ms")
+    assert new.interval is not None
+    assert (together.floor, together.value, together.rival, together.interval) == (None, 2000.0, None, None)
+    assert (memory.value, memory.rival, memory.unit) == (700.0, 1100.0, "MB")
+
+
+def test_the_strongest_rival_can_be_run() -> None:
+    assert STRONGEST in RIVALS
 
 
 # Sweeps ------------------------------------------------------------------------------------------------
