@@ -389,14 +389,23 @@ class Daemon:
 
     def cpu_seconds(self) -> float:
         """Return the CPU time of the daemon's own process, user and system, in seconds."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.pid)
 
     def memory(self) -> dict[str, float]:
         """Return the daemon's own resident memory (rss) and its unshared part (uss), in MB."""
-        lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()[1:]
-        size = {line.split()[0]: int(line.split()[1]) * 1024 / 1e6 for line in lines}
-        return {"rss": size["Rss:"], "uss": size["Private_Clean:"] + size["Private_Dirty:"]}
+        return memory_of(self.pid)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process, user and system, in seconds; finer than the ticks of /proc."""
+    return time.clock_gettime(~pid << 3 | 2)  # its CPU clock, as the C library numbers it
+
+
+def memory_of(pid: int | str) -> dict[str, float]:
+    """Return the resident memory of a process (rss) and its unshared part (uss), in MB."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    size = {line.split()[0]: int(line.split()[1]) * 1024 / 1e6 for line in lines}
+    return {"rss": size["Rss:"], "uss": size["Private_Clean:"] + size["Private_Dirty:"]}
 
 
 @contextlib.contextmanager

@@ -76,19 +76,24 @@ async def _matching(folder: Path, count: int) -> list[Figure]:
     name = "matching"
     return [
         Figure(
-            name, f"{size} in {MESSAGES} messages, ratio to loads + sha256", plain.ratio, "", MATCHING_LIMIT
-        ),
-        Figure(name, "parsed, digested and found, median", median(plain.ours) * 1000, "ms"),
-        Figure(name, "loads + sha256, median", median(plain.theirs) * 1000, "ms"),
-        Figure(name, f"ratio with {STORED_TURNS} turns stored to 1", stored.ratio, "", STORED_LIMIT),
-        Figure(
             name,
-            f"with {STORED_TURNS} turns, none of {len(told.ends())} prefixes found, median",
-            median(missed.ours) * 1000,
-            "ms",
+            f"{size} in {MESSAGES} messages, ratio to loads + sha256",
+            plain.ratio,
+            "",
+            MATCHING_LIMIT,
+            floor=1.0,
         ),
-        Figure(name, "the same with 1 turn, median", median(missed.theirs) * 1000, "ms"),
+        _milliseconds("parsed, digested and found; floor: loads + sha256", plain),
+        Figure(name, f"ratio with {STORED_TURNS} turns stored to 1", stored.ratio, "", STORED_LIMIT, floor=1),
+        _milliseconds(
+            f"with {STORED_TURNS} turns, none of {len(told.ends())} prefixes found; floor: with 1", missed
+        ),
     ]
+
+
+def _milliseconds(title: str, pairs: Pairs) -> Figure:
+    ours, theirs = (median(side) * 1000 for side in (pairs.ours, pairs.theirs))
+    return Figure("matching", f"{title}, medians", ours, "ms", floor=theirs)
 
 
 async def _match(store: Store, body: bytes, *, found: int) -> None:
@@ -140,18 +145,18 @@ async def _store(folder: Path, told: Told, *, turns: int) -> AsyncIterator[Store
     store = Store(folder)
     await store.open()
     try:
-        await _converse(store, KEY, _prefixes(told)[0])
+        await converse(store, KEY, _prefixes(told)[0])
         if turns:
             names = [f"other-{number}" for number in range(CONVERSATIONS)]
             for name in names:
-                await _converse(store, ConversationKey(KEY.tenant, name), sha256(name.encode()).digest())
+                await converse(store, ConversationKey(KEY.tenant, name), sha256(name.encode()).digest())
             _fill(folder / "claude-coded.db", names, turns)
         yield store
     finally:
         await store.close()
 
 
-async def _converse(store: Store, key: ConversationKey, digest: bytes) -> None:
+async def converse(store: Store, key: ConversationKey, digest: bytes) -> None:
     """Record a conversation of one turn."""
     asked, span = Message.of(Role.USER, "hello"), Span("first", "last")
     unfinished = Unfinished((span,), (), (asked,))
@@ -212,6 +217,7 @@ def stateless_turn(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
         "",
         STATELESS_LIMIT,
         pairs.ratio_interval(),
+        pairs.noise.ratio,
     )
     yield Figure(
         name,
@@ -219,9 +225,10 @@ def stateless_turn(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
         pairs.median_difference * 1000,
         "ms",
         interval=Interval(interval.low * 1000, interval.high * 1000),
+        floor=abs(pairs.noise.median_difference) * 1000,
     )
-    yield Figure(name, "first content, history sent, median", median(pairs.ours) * 1000, "ms")
-    yield Figure(name, "first content, conversation named, median", median(pairs.theirs) * 1000, "ms")
+    ours, theirs = (median(side) * 1000 for side in (pairs.ours, pairs.theirs))
+    yield Figure(name, "first content, history sent; floor: named, medians", ours, "ms", floor=theirs)
 
 
 def _stateless_round(daemon: Daemon, count: int) -> Pairs:

@@ -34,7 +34,11 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured number. `limit` is the most that it may be; None: it is shown only."""
+    """One measured number. `limit` is the most that it may be; None: it is shown only.
+
+    `floor` is what the machine, or the CLI with nobody between, takes for the same thing, in the same unit;
+    None: there is no such thing. `rival` is what another server takes.
+    """
 
     benchmark: str
     name: str
@@ -42,6 +46,8 @@ class Figure:
     unit: str
     limit: float | None = None
     interval: Interval | None = None
+    floor: float | None = None
+    rival: float | None = None
 
     @property
     def holds(self) -> bool:
@@ -80,17 +86,33 @@ class Pairs:
         """Return the ratio of the medians, ours to theirs."""
         return median(self.ours) / median(self.theirs)
 
+    @property
+    def noise(self) -> "Pairs":
+        """Return their side against itself, one value beside the next: what nobody can do better than."""
+        even = len(self.theirs) // 2 * 2
+        return Pairs(self.theirs[0:even:2], self.theirs[1:even:2])
+
     def difference_interval(self) -> Interval:
         """Return the bootstrap interval of the median difference."""
-        return _interval(self.differences, median)
+        return interval_of(self.differences, median)
 
     def ratio_interval(self) -> Interval:
         """Return the bootstrap interval of the ratio of the medians."""
         pairs = list(zip(self.ours, self.theirs, strict=True))
-        return _interval(pairs, lambda some: Pairs(*zip(*some, strict=True)).ratio)
+        return interval_of(pairs, lambda some: Pairs(*zip(*some, strict=True)).ratio)
 
 
-def _interval(values: Sequence[T], figure: Callable[[Sequence[T]], float]) -> Interval:
+def take_turns(count: int, *measures: Callable[[], T]) -> list[list[T]]:
+    """Return the values of each, measured in turns `count` times; who begins changes from turn to turn."""
+    values: list[list[T]] = [[] for _ in measures]
+    for turn in range(count):
+        for step in range(len(measures)):
+            number = (turn + step) % len(measures)
+            values[number].append(measures[number]())
+    return values
+
+
+def interval_of(values: Sequence[T], figure: Callable[[Sequence[T]], float]) -> Interval:
     """Return the bootstrap interval of a figure of some values."""
     dice = random.Random(0)
     figures = sorted(figure(dice.choices(values, k=len(values))) for _ in range(RESAMPLES))

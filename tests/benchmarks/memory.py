@@ -1,11 +1,14 @@
 """Benchmark of the daemon's memory."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from subprocess import PIPE
 from typing import Final
 
-from tests.benchmarks.harness import SETTLE, BenchmarkError, Daemon
+from tests.benchmarks.harness import SETTLE, BenchmarkError, Daemon, end, memory_of, pipes
 from tests.benchmarks.measure import Figure
 
 RSS_LIMIT: Final = 80.0
@@ -27,6 +30,19 @@ def memory(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
         if hot != WORKERS:
             raise BenchmarkError(f"{hot} workers are hot, not {WORKERS}")
         figures = daemon.memory()
-    name = "memory"
-    yield Figure(name, f"resident, {WORKERS} hot workers", figures["rss"], "MB", RSS_LIMIT)
-    yield Figure(name, f"unshared, {WORKERS} hot workers", figures["uss"], "MB")
+    bare = _bare()
+    name, title = "memory", f"{WORKERS} hot workers"
+    yield Figure(name, f"resident, {title}", figures["rss"], "MB", RSS_LIMIT, floor=bare["rss"])
+    yield Figure(name, f"unshared, {title}", figures["uss"], "MB", floor=bare["uss"])
+
+
+def _bare() -> dict[str, float]:
+    """Return the memory of a Python that does nothing."""
+    idle = subprocess.Popen([sys.executable, "-c", "print(flush=True); input()"], stdin=PIPE, stdout=PIPE)
+    stdin, stdout = pipes(idle)
+    with closing(stdin), closing(stdout):
+        try:
+            stdout.readline()
+            return memory_of(idle.pid)
+        finally:
+            end(idle)

@@ -44,8 +44,9 @@ def start_to_ready(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
         taken = [_start(daemon, Path(folder)) for _ in range(3 if quick else 12)]
         bare = [_bare_start(daemon) for _ in taken]
     name = "start-to-ready"
-    yield Figure(name, "from the start to READY=1", median(taken) * 1000, "ms", READY_LIMIT)
-    yield Figure(name, "ratio to an empty Python program", median(taken) / median(bare), "")
+    floor = median(bare) * 1000
+    yield Figure(name, "from the start to READY=1", median(taken) * 1000, "ms", READY_LIMIT, floor=floor)
+    yield Figure(name, "ratio to an empty Python program", median(taken) * 1000 / floor, "", floor=1.0)
 
 
 def _start(daemon: Daemon, folder: Path) -> float:

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Final
 
 from tests.benchmarks.admin import client_start
+from tests.benchmarks.charts import Chart
 from tests.benchmarks.harness import Daemon, daemon, model
 from tests.benchmarks.latency import hot_turn, new_conversation, responses_turn
 from tests.benchmarks.matching import matching, seeding, stateless_turn
 from tests.benchmarks.measure import Figure
 from tests.benchmarks.memory import memory
 from tests.benchmarks.operation import BUSY_SETTINGS, control_under_load, start_to_ready
+from tests.benchmarks.report import brief
 from tests.benchmarks.streams import cpu_per_delta, stream_rate
+from tests.benchmarks.sweeps import HOT_SETTINGS, conversations, deltas, history, stored
 from tests.benchmarks.tools import tool_round_trip
 
 
@@ -22,7 +25,7 @@ from tests.benchmarks.tools import tool_round_trip
 class Benchmark:
     """A benchmark; `settings` are those of a daemon of its own, none: it shares the default one."""
 
-    run: Callable[..., Iterator[Figure]]
+    run: Callable[..., Iterator[Figure | Chart]]
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -42,36 +45,51 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "client-start": Benchmark(client_start),
     # Without spares the whole pool can belong to conversations.
     "memory": Benchmark(memory, {"CLAUDE_CODED_SPARE_WORKERS": "0"}),
+    "deltas": Benchmark(deltas),
+    "conversations": Benchmark(conversations, HOT_SETTINGS),
+    "history": Benchmark(history),
+    "stored": Benchmark(stored, {"CLAUDE_CODED_SPARE_WORKERS": "0"}),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run came to; `claude` is the CLI's version."""
+    """What a run came to; `claude` is the CLI's version, `rival` another server, if one ran beside ours."""
 
-    figures: Sequence[Figure]
+    results: Sequence[Figure | Chart]
     claude: str
+    rival: str = ""
+
+    @property
+    def figures(self) -> list[Figure]:
+        """Return the numbers."""
+        return [result for result in self.results if isinstance(result, Figure)]
+
+    @property
+    def charts(self) -> list[Chart]:
+        """Return the sweeps."""
+        return [result for result in self.results if isinstance(result, Chart)]
 
     @property
     def holds(self) -> bool:
         """Return whether every limit was kept."""
-        return all(figure.holds for figure in self.figures)
+        return all(result.holds for result in self.results)
 
 
 def run(names: Sequence[str], *, quick: bool) -> Outcome:
     """Run benchmarks, each with a daemon of its own, on one scripted model. Raises BenchmarkError."""
-    figures: list[Figure] = []
+    results: list[Figure | Chart] = []
     claude = ""
     with tempfile.TemporaryDirectory(prefix="claude-coded-") as folder, model() as url:
         for name in names:
             benchmark = BENCHMARKS[name]
             with daemon(Path(folder) / name, url, **benchmark.settings) as running:
                 claude = running.health()["claude"]["version"]
-                figures += _shown(benchmark, running, quick=quick)
-    return Outcome(figures, claude)
+                results += _shown(benchmark, running, quick=quick)
+    return Outcome(results, claude)
 
 
-def _shown(benchmark: Benchmark, running: Daemon, *, quick: bool) -> Iterator[Figure]:
-    for figure in benchmark.run(running, quick=quick):
-        print(f"{figure.benchmark}: {figure.name}: {figure.value:.4g} {figure.unit}", file=sys.stderr)
-        yield figure
+def _shown(benchmark: Benchmark, running: Daemon, *, quick: bool) -> Iterator[Figure | Chart]:
+    for result in benchmark.run(running, quick=quick):
+        print(brief(result), file=sys.stderr, flush=True)
+        yield result

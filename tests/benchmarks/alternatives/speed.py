@@ -25,6 +25,10 @@ CONVERSATIONS: Final = 5
 DELTAS: Final = 2000
 AT_ONCE: Final = 8
 
+ONE_PROCESS: Final = "the CLI, one process"
+AHEAD: Final = "the CLI, spawned ahead"
+"""Two of the bare CLI's ways."""
+
 REST: Final = 1.5
 """Seconds of quiet before a new conversation, the same for all: people do not begin one a second."""
 
@@ -75,8 +79,8 @@ def contenders(servers: Sequence[Server], places: Mapping[str, Path], model_url:
 
     bare = [
         Contender("the CLI, a process per turn", partial(_process_per_turn, model_url)),
-        Contender("the CLI, one process", partial(_hot, model_url)),
-        Contender("the CLI, spawned ahead", partial(_spawned_ahead, model_url)),
+        Contender(ONE_PROCESS, partial(_hot, model_url)),
+        Contender(AHEAD, partial(_spawned_ahead, model_url)),
     ]
     return [server(it) for it in servers] + bare
 
