@@ -43,11 +43,8 @@ def chain(start: bytes, messages: Iterable[Message]) -> Iterator[bytes]:
     """Yield the digest after each message."""
     digest = start
     for message in messages:
-        link = sha256(digest)
-        link.update(b"a" if message.role is Role.ASSISTANT else b"u")
-        for piece in _pieces(message.parts):
-            link.update(piece)
-        digest = link.digest()
+        role = b"a" if message.role is Role.ASSISTANT else b"u"
+        digest = sha256(b"".join((digest, role, *_pieces(message.parts)))).digest()
         yield digest
 
 
@@ -57,6 +54,8 @@ def _pieces(parts: Sequence[Part]) -> list[bytes]:
     Clients reshape what they send again: text as parts or a string, white space at the ends, the order of
     keys in arguments, ids. None of that makes another message.
     """
+    if len(parts) == 1 and isinstance(only := parts[0], Text):  # as nearly all are
+        return [only.text.strip().encode("utf-8", "surrogatepass")]
     texts = [part.text for part in parts if isinstance(part, Text)]
     pieces = ["\n".join(texts).strip().encode(errors="surrogatepass")]
     if len(texts) < len(parts):

@@ -585,5 +585,5 @@ def _reminded(message: Message, words: str) -> Message:
     reminder = _reminder(words).parts[0]
     assert isinstance(reminder, Text)
     if isinstance(last, ToolOutcome):
-        return replace(message, parts=(*parts, ToolOutcome(last.id, (*last.parts, reminder))))
-    return replace(message, parts=(*parts, last, reminder))
+        return Message(message.role, (*parts, ToolOutcome(last.id, (*last.parts, reminder))))
+    return Message(message.role, (*parts, last, reminder))

@@ -243,7 +243,7 @@ class Responses:
     async def _keep(self, key: ConversationKey, answer: Answer, system: str) -> None:
         """Keep a response that has ended. What was said is recorded already: the client gets it anyway."""
         head = answer.head
-        items = encode(listed(head.request.fields["input"], head.serial))
+        items = encode(listed(msgspec.json.decode(head.request.input), head.serial))
         kept = KeptResponse(head.id, key, answer.turn, system, encode(answer.body), items, head.created)
         try:
             await self._service.store.keep_response(kept)

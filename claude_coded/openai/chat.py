@@ -1,9 +1,8 @@
 """Chat completions: a request -> a TurnRequest's parts."""
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from msgspec import Struct
 
 from claude_coded.errors import InvalidRequest
@@ -11,7 +10,7 @@ from claude_coded.openai.fields import review
 from claude_coded.openai.messages import ChatMessage, history
 from claude_coded.openai.options import parse_options
 from claude_coded.openai.tools import parse_tools
-from claude_coded.openai.wire import convert, decode
+from claude_coded.openai.wire import ListDecoder, convert, decode_any, decode_fields
 from claude_coded.turn import Message, Options, Tools
 
 
@@ -56,12 +55,15 @@ class ChatRequest:
     functions: bool
 
 
-_FIELDS: Final = msgspec.json.Decoder(dict[str, Any])
+_MESSAGES: Final = ListDecoder(ChatMessage)
 
 
 def parse_chat(body: bytes) -> ChatRequest:
     """Return the request. Raises InvalidRequest and UnsupportedParameter that name the parameter."""
-    fields = decode(body, _FIELDS)
+    raw = decode_fields(body)
+    fields = {name: decode_any(value, name) for name, value in raw.items() if name != "messages"}
+    if "messages" in raw:
+        fields["messages"] = _MESSAGES.decode(raw["messages"], "messages")
     chat = convert(fields, ChatBody)
     ignored = review(fields)
     model, colon, suffix = chat.model.partition(":")
