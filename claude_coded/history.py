@@ -41,10 +41,15 @@ def seed_digest(tenant: str, *, agent: bool) -> bytes:
 
 def chain(start: bytes, messages: Iterable[Message]) -> Iterator[bytes]:
     """Yield the digest after each message."""
-    digest = start
+    digest, assistant = start, Role.ASSISTANT
     for message in messages:
-        role = b"a" if message.role is Role.ASSISTANT else b"u"
-        digest = sha256(b"".join((digest, role, *_pieces(message.parts)))).digest()
+        role = b"a" if message.role is assistant else b"u"
+        parts = message.parts
+        if len(parts) == 1 and type(parts[0]) is Text:  # as nearly all are
+            said = parts[0].text.strip().encode("utf-8", "surrogatepass")
+        else:
+            said = b"".join(_pieces(parts))
+        digest = sha256(b"%b%b%b" % (digest, role, said)).digest()
         yield digest
 
 
@@ -54,8 +59,6 @@ def _pieces(parts: Sequence[Part]) -> list[bytes]:
     Clients reshape what they send again: text as parts or a string, white space at the ends, the order of
     keys in arguments, ids. None of that makes another message.
     """
-    if len(parts) == 1 and isinstance(only := parts[0], Text):  # as nearly all are
-        return [only.text.strip().encode("utf-8", "surrogatepass")]
     texts = [part.text for part in parts if isinstance(part, Text)]
     pieces = ["\n".join(texts).strip().encode(errors="surrogatepass")]
     if len(texts) < len(parts):
@@ -66,11 +69,11 @@ def _pieces(parts: Sequence[Part]) -> list[bytes]:
 
 
 def _other_pieces(part: Part) -> Sequence[bytes]:
+    if isinstance(part, ToolOutcome):
+        return b"outcome", *_pieces(part.parts)
     match part:
         case ToolCall(_, name, arguments):
             return name.encode(), orjson.dumps(orjson.loads(arguments), option=orjson.OPT_SORT_KEYS)
-        case ToolOutcome(_, parts):
-            return b"outcome", *_pieces(parts)
         case Image(media_type, data) | Document(media_type, data):
             return media_type.encode(), data.encode()
         case RemoteImage(url):

@@ -39,7 +39,7 @@ from claude_coded.http.turns import (
 from claude_coded.openai.responses.items import Item, answers_calls, history, listed
 from claude_coded.openai.responses.output import Answer, EventEncoder, Head, response_id
 from claude_coded.openai.responses.request import ResponseRequest, parse_response
-from claude_coded.openai.wire import check_conversation_id, convert, encode
+from claude_coded.openai.wire import check_conversation_id, convert, encode, field_of
 from claude_coded.service import TurnService
 from claude_coded.store import KeptResponse
 from claude_coded.turn import ConversationKey, Message, TurnRequest
@@ -243,7 +243,7 @@ class Responses:
     async def _keep(self, key: ConversationKey, answer: Answer, system: str) -> None:
         """Keep a response that has ended. What was said is recorded already: the client gets it anyway."""
         head = answer.head
-        items = encode(listed(msgspec.json.decode(head.request.input), head.serial))
+        items = encode(listed(field_of(head.request.body, "input"), head.serial))
         kept = KeptResponse(head.id, key, answer.turn, system, encode(answer.body), items, head.created)
         try:
             await self._service.store.keep_response(kept)

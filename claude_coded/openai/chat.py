@@ -6,11 +6,11 @@ from typing import Final
 from msgspec import Struct
 
 from claude_coded.errors import InvalidRequest
-from claude_coded.openai.fields import review
+from claude_coded.openai.fields import FIELDS, review
 from claude_coded.openai.messages import ChatMessage, history
 from claude_coded.openai.options import parse_options
 from claude_coded.openai.tools import parse_tools
-from claude_coded.openai.wire import ListDecoder, convert, decode_any, decode_fields
+from claude_coded.openai.wire import BodyDecoder, convert
 from claude_coded.turn import Message, Options, Tools
 
 
@@ -55,15 +55,12 @@ class ChatRequest:
     functions: bool
 
 
-_MESSAGES: Final = ListDecoder(ChatMessage)
+_FIELDS: Final = BodyDecoder(FIELDS, "messages", ChatMessage)
 
 
 def parse_chat(body: bytes) -> ChatRequest:
     """Return the request. Raises InvalidRequest and UnsupportedParameter that name the parameter."""
-    raw = decode_fields(body)
-    fields = {name: decode_any(value, name) for name, value in raw.items() if name != "messages"}
-    if "messages" in raw:
-        fields["messages"] = _MESSAGES.decode(raw["messages"], "messages")
+    fields = _FIELDS.decode(body)
     chat = convert(fields, ChatBody)
     ignored = review(fields)
     model, colon, suffix = chat.model.partition(":")

@@ -7,9 +7,9 @@ from msgspec import Struct
 
 from claude_coded.errors import InvalidRequest, UnsupportedParameter
 from claude_coded.openai.content import ContentPart, content_part
-from claude_coded.openai.telling import Telling
+from claude_coded.openai.telling import Content, Telling
 from claude_coded.openai.wire import canonical
-from claude_coded.turn import Document, Image, Message, Part, RemoteImage, Role, Text, ToolCall
+from claude_coded.turn import Message, Part, Role, Text, ToolCall
 
 FUNCTION_CALL_ID: Final = "function_call_{}"
 """The id that the deprecated `function_call` of a message is given, which has none: the message's index."""
@@ -97,10 +97,7 @@ class _Told:
     def add_outcome(self, message: ChatMessage, index: int) -> None:
         """Add a tool's outcome."""
         call = self._called(message, _place(index))
-        parts = (part for part in _content(message, index))
-        self.telling.add_outcome(
-            call, tuple(part for part in parts if isinstance(part, Text | Image | RemoteImage | Document))
-        )
+        self.telling.add_outcome(call, tuple(_content(message, index)))
 
     def _called(self, message: ChatMessage, place: str) -> str:
         """Return the id of the call that a message answers: a function's names the function alone."""
@@ -202,7 +199,7 @@ def _said(message: ChatMessage, index: int) -> tuple[Part, ...]:
     return tuple(part for part in _content(message, index) if not is_blank(part))
 
 
-def _content(message: ChatMessage, index: int) -> list[Part]:
+def _content(message: ChatMessage, index: int) -> list[Content]:
     if isinstance(message.content, str):
         return [Text(message.content)]
     place = _place(index)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Struct
 
 from claude_coded.errors import InvalidRequest, UnsupportedParameter
 from claude_coded.openai.fields import Rule, honoured, ignored, refused, review
@@ -13,7 +13,7 @@ from claude_coded.openai.responses.items import Item, hosted, references
 from claude_coded.openai.responses.tools import Toolbox, parse_tools
 from claude_coded.openai.schemas import check_schema, object_schema, rooted
 from claude_coded.openai.tools import check_name
-from claude_coded.openai.wire import ListDecoder, convert, decode_any, decode_fields, is_list
+from claude_coded.openai.wire import BodyDecoder, convert
 from claude_coded.turn import Options
 
 ENCRYPTED: Final = "reasoning.encrypted_content"
@@ -112,8 +112,7 @@ class ResponseBody(Struct, frozen=True):
 class ResponseRequest:
     """A checked request. `conversation` is named by the field of that name, else by the model's suffix.
 
-    `fields` is the body as it was sent but for the input, to be repeated in the response; `input` is that
-    input, as JSON.
+    `body` is what was sent, and `fields` are its fields without the input, to be repeated in the response.
     """
 
     model: str
@@ -129,19 +128,18 @@ class ResponseRequest:
     options: Options
     ignored: tuple[str, ...]
     fields: Mapping[str, Any]
-    input: Raw
+    body: bytes
     references: Sequence[tuple[int, str]]
 
 
-_ITEMS: Final = ListDecoder(Item)
+_FIELDS: Final = BodyDecoder(RESPONSE_FIELDS, "input", Item)
 
 
 def parse_response(body: bytes) -> ResponseRequest:
     """Return the request. Raises InvalidRequest and UnsupportedParameter that name the parameter."""
-    raw = decode_fields(body)
-    fields = {name: decode_any(value, name) for name, value in raw.items() if name != "input"}
-    given = _input(raw)
-    asked = convert({**fields, **given}, ResponseBody)
+    fields = _FIELDS.decode(body)
+    asked = convert(fields, ResponseBody)
+    del fields["input"]
     let_be = review(fields, RESPONSE_FIELDS)
     model, colon, suffix = asked.model.partition(":")
     if not model:
@@ -170,16 +168,9 @@ def parse_response(body: bytes) -> ResponseRequest:
         options=_options(asked),
         ignored=(*let_be, *toolbox.ignored, *hosted(items)),
         fields=fields,
-        input=raw["input"],
+        body=body,
         references=tuple(references(items)),
     )
-
-
-def _input(raw: Mapping[str, Raw]) -> dict[str, Any]:
-    """Return the input, if there is one: items, or what else it is."""
-    if (given := raw.get("input")) is None:
-        return {}
-    return {"input": _ITEMS.decode(given, "input") if is_list(given) else decode_any(given, "input")}
 
 
 def _check_include(include: Sequence[str]) -> None:
