@@ -178,7 +178,8 @@ class TurnRequest:
     `messages` end with the user's. `streamed` says whether the client sees the answer as it comes, or not
     before it is whole. `named`: the client chose the conversation; else its key is to be found, and `hint`
     breaks ties between equal histories; so does `after`, the conversation of the turn that it goes on after,
-    and before that. `ephemeral`: what it begins is forgotten with its process.
+    and before that. `ephemeral`: what it begins is forgotten with its process. `size` is how many bytes it
+    was sent in, by which is known whether the work for it takes long.
     """
 
     key: ConversationKey
@@ -192,6 +193,7 @@ class TurnRequest:
     ephemeral: bool = False
     tools: Tools = Tools()
     options: Options = Options()
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
