@@ -57,15 +57,14 @@ class Ask:
     own: int = 0
     last: str = ""
 
-    @property
-    def uuids(self) -> list[str]:
-        """Return the uuids of all messages that the turn writes, in order."""
-        return [*(uuid for _, uuid in self.seeds), self.uuid]
+    def uuid_of(self, number: int) -> str:
+        """Return the uuid of a message that the turn writes: the seeds come first."""
+        return self.seeds[number][1] if number < len(self.seeds) else self.uuid
 
     @property
     def span(self) -> Span:
         """Return what has to go when the turn is taken back."""
-        return Span(self.uuids[self.own], self.last or self.uuid)
+        return Span(self.uuid_of(self.own), self.last or self.uuid)
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from claude_coded import __version__, check, guide, logs, manual
+from claude_coded.aside import SWITCH
 from claude_coded.configuration import Source
 from claude_coded.daemon import Daemon
 from claude_coded.errors import ConfigurationError
@@ -158,6 +159,8 @@ async def _main(plan: Plan, source: Source) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, daemon.stop)
     loop.add_signal_handler(signal.SIGHUP, daemon.reload_soon)
+    # The work for a large request takes turns with the loop, not the other way round.
+    sys.setswitchinterval(SWITCH)
     # What stands now stays: the collector need not look at it again and again.
     gc.freeze()
     await daemon.run()

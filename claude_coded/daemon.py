@@ -163,6 +163,7 @@ class Daemon:
                 await graph.service.settle()
                 await http.close(CLOSING)
                 await serving
+                graph.service.close()
         log.info("stopped")
 
     def _note_serving(self, address: str, about: About) -> None:

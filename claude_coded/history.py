@@ -41,13 +41,15 @@ def seed_digest(tenant: str, *, agent: bool) -> bytes:
 
 def chain(start: bytes, messages: Iterable[Message]) -> Iterator[bytes]:
     """Yield the digest after each message."""
-    digest = start
+    digest, assistant = start, Role.ASSISTANT
     for message in messages:
-        link = sha256(digest)
-        link.update(b"a" if message.role is Role.ASSISTANT else b"u")
-        for piece in _pieces(message.parts):
-            link.update(piece)
-        digest = link.digest()
+        role = b"a" if message.role is assistant else b"u"
+        parts = message.parts
+        if len(parts) == 1 and type(parts[0]) is Text:  # as nearly all are
+            said = parts[0].text.strip().encode("utf-8", "surrogatepass")
+        else:
+            said = b"".join(_pieces(parts))
+        digest = sha256(b"%b%b%b" % (digest, role, said)).digest()
         yield digest
 
 
@@ -67,11 +69,11 @@ def _pieces(parts: Sequence[Part]) -> list[bytes]:
 
 
 def _other_pieces(part: Part) -> Sequence[bytes]:
+    if isinstance(part, ToolOutcome):
+        return b"outcome", *_pieces(part.parts)
     match part:
         case ToolCall(_, name, arguments):
             return name.encode(), orjson.dumps(orjson.loads(arguments), option=orjson.OPT_SORT_KEYS)
-        case ToolOutcome(_, parts):
-            return b"outcome", *_pieces(parts)
         case Image(media_type, data) | Document(media_type, data):
             return media_type.encode(), data.encode()
         case RemoteImage(url):
@@ -186,8 +188,13 @@ class Told:
     def ends(self) -> list[int]:
         """Return how many messages may end a turn, the most first: an answer, and then a question."""
         roles = [message.role for message in (*self.past, *self.asked[:1])]
-        ends = (n for n in range(1, len(roles)) if (roles[n - 1], roles[n]) == (Role.ASSISTANT, Role.USER))
-        return sorted(ends, reverse=True)
+        answer = Role.ASSISTANT
+        return [n for n in range(len(roles) - 1, 0, -1) if roles[n - 1] is answer and roles[n] is not answer]
+
+    def lengths(self, turns: Iterable[Head]) -> dict[bytes, int]:
+        """Return how many messages lead to the end of each turn that the history holds, by its digest."""
+        wanted = {turn.digest for turn in turns}
+        return {digest: n for n, digest in enumerate(self.digests, 1) if digest in wanted}
 
 
 def read(request: TurnRequest) -> Told:
@@ -204,6 +211,10 @@ def read(request: TurnRequest) -> Told:
 
 
 # Plans -------------------------------------------------------------------------------------------------
+
+
+MESSAGE_SIZE: Final = 250
+"""Bytes for which a message counts where only their number is known."""
 
 
 class Way(Enum):
@@ -244,6 +255,11 @@ class Plan:
     def written(self) -> tuple[Message, ...]:
         """Return all messages that the turn writes, in order."""
         return self.seeds + self.asked
+
+    @property
+    def size(self) -> int:
+        """Return about how many bytes the turn writes, by the number of its messages."""
+        return MESSAGE_SIZE * (len(self.seeds) + len(self.asked))
 
     @property
     def own(self) -> int:
@@ -333,7 +349,7 @@ def follow(known: Conversation, path: Sequence[Head], points: Sequence[Head], to
     `path` holds the turns of the conversation's branch, the oldest first; the last is its head. `points`
     are where it can be forked, the best first.
     """
-    lengths = {digest: n for n, digest in enumerate(told.digests, 1)}
+    lengths = told.lengths(path)
     base = max((n for n, turn in enumerate(path) if turn.whole and turn.digest in lengths), default=None)
     if base is None:
         return begin_again(points, told) if points else _begin_in(path, told)
@@ -404,7 +420,8 @@ def fork_points(turns: Iterable[Head], told: Told) -> tuple[Head, ...]:
     None where they did nothing: seeding is quicker. The best is the last of them, the next where the tools
     had done it: that one is never dropped from its session, which others may have gone on with meanwhile.
     """
-    lengths = {digest: n for n, digest in enumerate(told.digests, 1)}
+    turns = list(turns)
+    lengths = told.lengths(turns)
     kept = [turn for turn in turns if turn.whole and turn.answer and turn.session and turn.digest in lengths]
     most = max((turn.tools for turn in kept), default=0)
     if not most:
@@ -415,7 +432,8 @@ def fork_points(turns: Iterable[Head], told: Told) -> tuple[Head, ...]:
 
 def can_drop(path: Sequence[Head], points: Sequence[Head], told: Told) -> bool:
     """Return whether a branch can drop what its client has dropped, with nothing lost of what tools did."""
-    base = max((turn.tools for turn in path if turn.digest in told.digests), default=0)
+    lengths = told.lengths(path)
+    base = max((turn.tools for turn in path if turn.digest in lengths), default=0)
     return bool(path) and path[-1].tools == base and all(point.tools <= base for point in points)
 
 

@@ -92,7 +92,9 @@ async def in_full(store: Store, request: TurnRequest) -> TurnRequest:
     """Return a brief request with all that was said."""
     assert request.after is not None
     said = await store.said_until(request.after.turn)
-    return replace(request, messages=(*said, *request.messages), brief=False)
+    messages = (*said, *request.messages)
+    size = max(request.size, history.MESSAGE_SIZE * len(messages))
+    return replace(request, messages=messages, brief=False, size=size)
 
 
 class Planner:

@@ -1,6 +1,6 @@
 """Rows of the database, and what they are: conversations, the turns that they stand at, JSON in columns."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,9 +26,30 @@ HEAD_COLUMNS: Final = """
 """The columns of a turn `t`, as `head_of` reads them."""
 
 
+PIECE: Final = 256
+"""Messages that are encoded in one call."""
+
+IN_ONE_GO: Final = 1 << 20
+"""Characters of messages that are decoded in one call: no other thread runs meanwhile."""
+
+_MESSAGE: Final = msgspec.json.Decoder(Message)
+
+
 def dump(value: object) -> str:
     """Return the JSON of a value."""
     return msgspec.json.encode(value, enc_hook=str).decode()
+
+
+def dump_messages(messages: Sequence[Message]) -> str:
+    """Return the JSON of messages."""
+    pieces = (dump(piece)[1:-1] for piece in _pieces(messages))
+    return f"[{','.join(pieces)}]"
+
+
+def _pieces(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
+    """Cut messages into pieces: no other thread runs while one is encoded."""
+    for start in range(0, len(messages), PIECE):
+        yield messages[start : start + PIECE]
 
 
 def load_profile(text: str) -> Profile:
@@ -38,7 +59,9 @@ def load_profile(text: str) -> Profile:
 
 def load_messages(text: str) -> tuple[Message, ...]:
     """Return messages of their JSON."""
-    return msgspec.json.decode(text, type=tuple[Message, ...])
+    if len(text) < IN_ONE_GO:
+        return msgspec.json.decode(text, type=tuple[Message, ...])
+    return tuple(map(_MESSAGE.decode, msgspec.json.decode(text, type=list[msgspec.Raw])))
 
 
 def load_spans(text: str) -> tuple[Span, ...]:

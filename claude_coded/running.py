@@ -9,13 +9,14 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 from uuid import uuid4
 
 import orjson
 
 from claude_coded import history
 from claude_coded.activity import Activity
+from claude_coded.aside import Aside
 from claude_coded.ask import Ask, Turn
 from claude_coded.claude.protocol import Setup
 from claude_coded.claude.toolbridge import qualified
@@ -50,6 +51,9 @@ from claude_coded.worker import ParkLost, Worker
 
 log = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 PATIENCE: Final = 5.0
 """Seconds that a reader has to take the news that its turn was ended: it may have stopped to read at all."""
 
@@ -58,13 +62,21 @@ class Runs:
     """The turns that run, and what they need. `wall` returns Unix seconds; `events` are told of each turn."""
 
     def __init__(
-        self, store: Store, pool: Pool, settings: Settings, wall: Callable[[], float], events: Events
+        self,
+        store: Store,
+        pool: Pool,
+        settings: Settings,
+        wall: Callable[[], float],
+        events: Events,
+        *,
+        aside: Aside,
     ) -> None:
         self.store = store
         self.pool = pool
         self.settings = settings
         self.wall = wall
         self.events = events
+        self.aside = aside
         self._runs: dict[ConversationKey, Run] = {}
         self._concluding: set[ConversationKey] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -346,8 +358,20 @@ class Run:
 
         The database need not have it by then, but before anything is told of the answer.
         """
+        ask = await self._aside(plan, self._compose, lease, plan, seat)
+        noting = await self._note(lease, known, plan, seat, ask.span)
+        try:
+            return await lease.worker.begin(ask)
+        finally:
+            await asyncio.shield(noting)
+
+    async def _aside(self, plan: Plan, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what a function returns, which takes long where there is much to write."""
+        return await self._runs.aside.run(max(plan.size, self.request.size), function, *args, **kwargs)
+
+    def _compose(self, lease: Lease, plan: Plan, seat: Seat) -> Ask:
         uuids = [str(uuid4()) for _ in plan.written]
-        ask = Ask(
+        return Ask(
             self._worded(plan.asked[-1]),
             uuids[-1],
             manner=self._planner.manner,
@@ -357,11 +381,6 @@ class Run:
             seeds=list(zip(plan.written[:-1], uuids, strict=False)),
             own=plan.own,
         )
-        noting = await self._note(lease, known, plan, seat, ask.span)
-        try:
-            return await lease.worker.begin(ask)
-        finally:
-            await asyncio.shield(noting)
 
     async def _answer(self, lease: Lease, known: Conversation | None, plan: Plan, seat: Seat) -> Turn:
         """Hand what the client's tools returned to the turn that waits for it. Raises ParkLost.
@@ -442,7 +461,7 @@ class Run:
         now = self._runs.wall()
         try:
             outcome = await self._end(lease.worker, plan, turn, end)
-            records = self._records(plan, turn, end.usage, whole=outcome.whole)
+            records = await self._aside(plan, self._records, plan, turn, end.usage, whole=outcome.whole)
             number = await self._runs.store.finish(self.request.key, records, now, outcome.left)
             if end.reason is FinishReason.TOOL_CALLS:
                 outcome = replace(outcome, parked=lease.worker.park())
@@ -515,7 +534,7 @@ class Run:
         held, seeded = lead[: len(lead) - len(plan.seeds)], lead[-len(plan.seeds) :] if plan.seeds else ()
         if plan.base is not None or plan.way is not Way.FORK:
             held, seeded = (), lead
-        span = Span(turn.ask.uuids[plan.own], own.span.first)
+        span = Span(turn.ask.uuid_of(plan.own), own.span.first)
         records = []
         if held:
             digest = history.last_digest(plan.digest, held)
@@ -531,7 +550,7 @@ class Run:
             return Span(plan.base.span.first, turn.ask.span.last)
         if _ends_in_calls(plan.seeds):
             return turn.ask.span
-        return Span(turn.ask.uuids[len(plan.seeds)], turn.ask.span.last)
+        return Span(turn.ask.uuid_of(len(plan.seeds)), turn.ask.span.last)
 
     async def _give_up(self, lease: Lease) -> None:
         """Take the session back to before the turn; keep what the client was sent of it."""
@@ -594,5 +613,5 @@ def _reminded(message: Message, words: str) -> Message:
     reminder = _reminder(words).parts[0]
     assert isinstance(reminder, Text)
     if isinstance(last, ToolOutcome):
-        return replace(message, parts=(*parts, ToolOutcome(last.id, (*last.parts, reminder))))
-    return replace(message, parts=(*parts, last, reminder))
+        return Message(message.role, (*parts, ToolOutcome(last.id, (*last.parts, reminder))))
+    return Message(message.role, (*parts, last, reminder))

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Final
 
 from claude_coded import history
+from claude_coded.aside import Aside
 from claude_coded.errors import HELD, CodedError, Evicted, Held, Interrupted, NotFound
 from claude_coded.events import Events
-from claude_coded.fetch import Fetcher
+from claude_coded.fetch import Fetcher, urls_of
 from claude_coded.history import Conversation, Told
 from claude_coded.models import Models
 from claude_coded.planning import Located, in_full, is_anothers
@@ -70,7 +71,8 @@ class TurnService:
         self._pool = pool
         self._traces = traces
         self._wall = wall
-        self._runs = Runs(store, pool, settings, wall, events)
+        self.aside = Aside()
+        self._runs = Runs(store, pool, settings, wall, events, aside=self.aside)
         self._fetcher = Fetcher(enabled=settings.turns.fetch_images)
         pool.on_release(self._released)
 
@@ -83,11 +85,11 @@ class TurnService:
 
     async def locate(self, request: TurnRequest) -> Located:
         """Find the conversation that an unnamed request goes on with, or what a new one branches from."""
-        request = await self._fetcher.resolve(request)
-        told = history.read(request)
-        if request.named or not told.has_history:
+        if await self.aside.run(request.size, urls_of, request):
+            request = await self._fetcher.resolve(request)
+        told, digests = await self.aside.run(request.size, _read, request)
+        if not digests:
             return Located(request, told)
-        digests = told.digests if told.brief else [told.digests[length - 1] for length in told.ends()]
         found = self._hot_at(digests[:1]) or await self.store.find(digests)
         found = [turn for turn in found if self._may_go_on(request, turn.workspace)]
         ready = [turn for turn in found if turn.is_head and not self._is_running(turn.key)]
@@ -197,6 +199,10 @@ class TurnService:
         """Wait until everything that was begun in the background is done."""
         await self._runs.settle()
 
+    def close(self) -> None:
+        """Take no requests any more."""
+        self.aside.close()
+
     # Conversations -------------------------------------------------------------------------------------
 
     @property
@@ -291,6 +297,14 @@ class TurnService:
         view = next((v for v in self._pool.views if v.conversation == conversation.key and v.hot), None)
         states = {Phase.BUSY: "busy", Phase.IDLE: "idle", Phase.PARKED: "parked", Phase.STARTING: "busy"}
         return Listed(conversation, states.get(view.phase, "cold") if view is not None else "cold")
+
+
+def _read(request: TurnRequest) -> tuple[Told, list[bytes]]:
+    """Return what a request tells, and the histories by which its conversation is to be found."""
+    told = history.read(request)
+    if request.named:
+        return told, []
+    return told, list(told.digests) if told.brief else [told.digests[length - 1] for length in told.ends()]
 
 
 def remove_traces(directories: Sequence[Path], session: str) -> None:

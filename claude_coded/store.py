@@ -26,6 +26,7 @@ from claude_coded.rows import (
     HEAD_COLUMNS,
     conversations,
     dump,
+    dump_messages,
     head_of,
     load_messages,
     load_spans,
@@ -469,8 +470,8 @@ class Store:
                 (
                     number,
                     dump(unfinished.spans),
-                    dump(unfinished.lead),
-                    dump(unfinished.asked),
+                    dump_messages(unfinished.lead),
+                    dump_messages(unfinished.asked),
                     unfinished.seen,
                 ),
             )
@@ -484,36 +485,39 @@ class Store:
     def _finish(
         self, key: ConversationKey, records: Sequence[Record], now: float, left: Sequence[Span]
     ) -> Conversation | None:
-        known = self._load(key)
-        if known is None or known.unfinished is None:
-            return known  # purged while it ran
-        return self._record(known, records, now, left)
+        with self._transaction(durable=True) as database:
+            # Before the conversation is read: what was to be asked may be long, and is needed no more.
+            done = database.execute("DELETE FROM unfinished WHERE conversation = ?", (self._id(key),))
+            known = self._load(key)
+            if known is not None and done.rowcount:  # else purged while it ran
+                self._record(known, records, now, left)
+        return self._load(key)
 
     def _add(self, key: ConversationKey, record: Record, now: float) -> Conversation | None:
-        known = self._load(key)
-        return self._record(known, [record], now, ()) if known is not None else None
+        with self._transaction(durable=True) as database:
+            database.execute("DELETE FROM unfinished WHERE conversation = ?", (self._id(key),))
+            if (known := self._load(key)) is not None:
+                self._record(known, [record], now, ())
+        return self._load(key)
 
     def _record(
         self, known: Conversation, records: Sequence[Record], now: float, left: Sequence[Span]
-    ) -> Conversation | None:
-        key = known.key
-        number, head = self._id(key), known.head.turn if known.head else None
+    ) -> None:
+        """Record turns of a conversation, in a transaction."""
+        number, head = self._id(known.key), known.head.turn if known.head else None
         usage = known.usage
-        with self._transaction(durable=True) as database:
-            for record in records:
-                head = self._insert(record, known, number, head, now)
-                usage += record.usage
-            database.execute("DELETE FROM unfinished WHERE conversation = ?", (number,))
-            if left:
-                database.execute(
-                    "INSERT INTO unfinished VALUES (?, ?, '[]', '[]', '')", (number, dump(tuple(left)))
-                )
-            database.execute(
-                """UPDATE conversations SET turns = turns + 1, head = ?, last_used_at = ?, usage = ?
-                WHERE id = ?""",
-                (head, now, dump(usage), number),
+        for record in records:
+            head = self._insert(record, known, number, head, now)
+            usage += record.usage
+        if left:
+            self._db.execute(
+                "INSERT INTO unfinished VALUES (?, ?, '[]', '[]', '')", (number, dump(tuple(left)))
             )
-        return self._load(key)
+        self._db.execute(
+            """UPDATE conversations SET turns = turns + 1, head = ?, last_used_at = ?, usage = ?
+            WHERE id = ?""",
+            (head, now, dump(usage), number),
+        )
 
     def _insert(
         self, record: Record, known: Conversation, number: int | None, parent: int | None, now: float
@@ -529,7 +533,7 @@ class Store:
             record.span.last,
             record.answer,
             record.whole,
-            dump(record.said),
+            dump_messages(record.said),
             dump(record.usage),
             now,
         )

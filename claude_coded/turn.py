@@ -2,6 +2,9 @@
 
 `openai` turns requests into these types and these types into answers; `claude` turns the CLI's messages
 into events. Neither knows the other.
+
+Messages and their parts hold each other in no circle. The collector does not look at them (`gc=False`): a
+history has tens of thousands.
 """
 
 from dataclasses import dataclass, field
@@ -21,26 +24,26 @@ class Role(Enum):
     ASSISTANT = "assistant"
 
 
-class Text(Struct, frozen=True, tag="text"):
+class Text(Struct, frozen=True, gc=False, tag="text"):
     """A piece of text."""
 
     text: str
 
 
-class Image(Struct, frozen=True, tag="image"):
+class Image(Struct, frozen=True, gc=False, tag="image"):
     """An image; `data` is base64."""
 
     media_type: str
     data: str
 
 
-class RemoteImage(Struct, frozen=True, tag="remote_image"):
+class RemoteImage(Struct, frozen=True, gc=False, tag="remote_image"):
     """An image that is to be fetched before the turn; never stored."""
 
     url: str
 
 
-class Document(Struct, frozen=True, tag="document"):
+class Document(Struct, frozen=True, gc=False, tag="document"):
     """A file for the model to read; `data` is base64."""
 
     media_type: str
@@ -48,7 +51,7 @@ class Document(Struct, frozen=True, tag="document"):
     name: str = ""
 
 
-class ToolCall(Struct, frozen=True, tag="tool_call"):
+class ToolCall(Struct, frozen=True, gc=False, tag="tool_call"):
     """A call that the assistant made of a tool of the client's; `arguments` is the JSON text of an object."""
 
     id: str
@@ -56,7 +59,7 @@ class ToolCall(Struct, frozen=True, tag="tool_call"):
     arguments: str
 
 
-class ToolOutcome(Struct, frozen=True, tag="tool_outcome"):
+class ToolOutcome(Struct, frozen=True, gc=False, tag="tool_outcome"):
     """What the client's tool returned for the call `id`."""
 
     id: str
@@ -66,8 +69,7 @@ class ToolOutcome(Struct, frozen=True, tag="tool_outcome"):
 Part = Text | Image | RemoteImage | Document | ToolCall | ToolOutcome
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True, gc=False):
     """One message of a conversation; the outcomes of tools are the user's."""
 
     role: Role
@@ -186,7 +188,8 @@ class TurnRequest:
     before it is whole. `named`: the client chose the conversation; else its key is to be found, and `hint`
     breaks ties between equal histories; so does the conversation of the turn that it goes on `after`, and
     before that. If it is `brief`, the messages do not tell what was said up to there. `ephemeral`: what it
-    begins is forgotten with its process.
+    begins is forgotten with its process. `size` is how many bytes it was sent in, by which is known whether
+    the work for it takes long.
     """
 
     key: ConversationKey
@@ -201,6 +204,7 @@ class TurnRequest:
     ephemeral: bool = False
     tools: Tools = Tools()
     options: Options = Options()
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -341,6 +341,7 @@ class Worker:
         message, uuid = run[-1]
         if message.role is Role.ASSISTANT:
             self._process.write(data)
+            await asyncio.sleep(0)
             return
         self._receipts[uuid] = receipt = asyncio.get_running_loop().create_future()
         self._process.write(data)

@@ -4,7 +4,7 @@ Also the life of a worker: its states and which may follow which.
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import count
@@ -243,17 +243,23 @@ def block(part: Part) -> dict[str, Any]:
             return {"type": "tool_result", "tool_use_id": call, "content": [block(p) for p in parts]}
 
 
-def split_batches(seeds: Sequence[tuple[Message, str]]) -> list[list[tuple[Message, str]]]:
-    """Cut messages to seed into runs that each end with a user message.
+LONGEST_RUN: Final = 256
+"""Messages of the assistant in a row that are written at once: others wait meanwhile."""
+
+
+def split_batches(seeds: Sequence[tuple[Message, str]]) -> Iterator[list[tuple[Message, str]]]:
+    """Cut messages to seed into runs that each end with a user message, or are long enough.
 
     The CLI sends a receipt for a seeded user message, and none for an assistant message.
     """
-    runs: list[list[tuple[Message, str]]] = [[]]
+    run: list[tuple[Message, str]] = []
     for seed in seeds:
-        runs[-1].append(seed)
-        if seed[0].role is Role.USER:
-            runs.append([])
-    return [run for run in runs if run]
+        run.append(seed)
+        if seed[0].role is Role.USER or len(run) == LONGEST_RUN:
+            yield run
+            run = []
+    if run:
+        yield run
 
 
 def _response(request_id: str, answer: Mapping[str, Any]) -> bytes:

@@ -50,7 +50,7 @@ class Fetcher:
 
     async def resolve(self, request: TurnRequest) -> TurnRequest:
         """Return the request with data in place of URLs. Raises InvalidRequest, UnsupportedParameter."""
-        urls = set(_urls(part for message in request.messages for part in message.parts))
+        urls = urls_of(request)
         if not urls:
             return request
         if not self.enabled:
@@ -157,6 +157,11 @@ def read_image(data: bytes) -> Image:
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
+
+
+def urls_of(request: TurnRequest) -> set[str]:
+    """Return the URLs of the images that are to be fetched for a request."""
+    return set(_urls(part for message in request.messages for part in message.parts))
 
 
 def _urls(parts: Iterable[Part]) -> Iterator[str]:

@@ -52,7 +52,8 @@ class ChatCompletions:
         """Run a turn."""
         header = named(req, resp)
         body = await json_body(req)
-        chat = parse_chat(body)
+        aside, size = self._service.aside, len(body)
+        chat = await aside.run(size, parse_chat, body)
         name = _conversation(header, chat)
         if name is not None:
             resp.set_header(CONVERSATION_HEADER, name)
@@ -68,8 +69,11 @@ class ChatCompletions:
             ephemeral=not chat.store,
             tools=chat.tools,
             options=choose(chat.options, req.get_header, self._service.settings.claude, profile),
+            size=size,
         )
-        claim = Claim.of(req.context.tenant, req.get_header(KEY_HEADER), *deciding(req), body)
+        claim = await aside.run(
+            size, Claim.of, req.context.tenant, req.get_header(KEY_HEADER), *deciding(req), body
+        )
         begun = await self._replays.begin(claim, partial(self._begin, request))
         resp.set_header(CONVERSATION_HEADER, begun.conversation)
         name_ignored(resp, chat.ignored)

@@ -39,7 +39,7 @@ from claude_coded.http.turns import (
 from claude_coded.openai.responses.items import Item, answers_calls, history, listed, only_says
 from claude_coded.openai.responses.output import Answer, EventEncoder, Head, response_id
 from claude_coded.openai.responses.request import ResponseRequest, parse_response
-from claude_coded.openai.wire import check_conversation_id, convert, encode
+from claude_coded.openai.wire import check_conversation_id, convert, encode, field_of
 from claude_coded.service import TurnService
 from claude_coded.store import KeptResponse
 from claude_coded.turn import After, ConversationKey, Message, TurnRequest
@@ -96,14 +96,17 @@ class Responses:
     async def _respond(self, req: Request, resp: falcon.asgi.Response) -> None:
         header = named(req, resp)
         body = await json_body(req)
-        asked = parse_response(body)
+        aside, size = self._service.aside, len(body)
+        asked = await aside.run(size, parse_response, body)
         name = header
         if header is None and asked.conversation is not None:
             place = "conversation" if asked.fields.get("conversation") is not None else "model"
             name = check_conversation_id(asked.conversation, place)
             resp.set_header(CONVERSATION_HEADER, name)
         request, system = await self._turn(req, asked, name)
-        claim = Claim.of(req.context.tenant, req.get_header(KEY_HEADER), *deciding(req), body)
+        claim = await aside.run(
+            size, Claim.of, req.context.tenant, req.get_header(KEY_HEADER), *deciding(req), body
+        )
         begun = await self._replays.begin(claim, partial(self._begin, request))
         resp.set_header(CONVERSATION_HEADER, begun.conversation)
         name_ignored(resp, asked.ignored)
@@ -173,9 +176,10 @@ class Responses:
 
     async def _turn(self, req: Request, asked: ResponseRequest, name: str | None) -> tuple[TurnRequest, str]:
         """Return the turn that is asked for, and the system text that goes on to what follows it."""
-        tenant = req.context.tenant
+        tenant, aside, size = req.context.tenant, self._service.aside, len(asked.body)
         placed = await self._placed(tenant, asked, name)
-        texts, messages = history(await self._items(tenant, asked), placed.past)
+        items = await self._items(tenant, asked)
+        texts, messages = await aside.run(size, history, items, placed.past)
         carried = "\n\n".join(text for text in (placed.system, *texts) if text)
         system = "\n\n".join(text for text in (asked.instructions, carried) if text)
         said_any = bool(texts) or asked.instructions is not None or asked.previous is not None
@@ -193,6 +197,7 @@ class Responses:
             ephemeral=not asked.store,
             tools=asked.toolbox.tools,
             options=choose(asked.options, req.get_header, self._service.settings.claude, profile),
+            size=size,
         )
         return request, carried
 
@@ -209,7 +214,8 @@ class Responses:
                 return Placed((), stand.system, stand.after, brief=True)
             past = await self._service.store.said_until(stand.after.turn)
             return Placed(past, stand.system, stand.after)
-        if name is not None and answers_calls(asked.items):
+        aside, size = self._service.aside, len(asked.body)
+        if name is not None and await aside.run(size, answers_calls, asked.items):
             return Placed(await self._service.store.messages(ConversationKey(tenant, name)))
         return Placed()
 
@@ -251,7 +257,8 @@ class Responses:
     async def _keep(self, key: ConversationKey, answer: Answer, system: str) -> None:
         """Keep a response that has ended. What was said is recorded already: the client gets it anyway."""
         head = answer.head
-        items = encode(listed(head.request.fields["input"], head.serial))
+        body = head.request.body
+        items = await self._service.aside.run(len(body), _input_of, body, head.serial)
         kept = KeptResponse(head.id, key, answer.turn, system, encode(answer.body), items, head.created)
         try:
             await self._service.store.keep_response(kept)
@@ -304,6 +311,11 @@ async def _completed(batches: Batches | Follower, answer: Answer) -> dict[str, A
         while answer.turn is None and not answer.over:
             answer.fold(await batches.next(math.inf) or ())
     return answer.body
+
+
+def _input_of(body: bytes, serial: str) -> bytes:
+    """Return the items of a request as they are listed later, as JSON."""
+    return encode(listed(field_of(body, "input"), serial))
 
 
 def _items_of(kept: KeptResponse) -> list[dict[str, Any]]:

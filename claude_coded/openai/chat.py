@@ -1,17 +1,16 @@
 """Chat completions: a request -> a TurnRequest's parts."""
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from msgspec import Struct
 
 from claude_coded.errors import InvalidRequest
-from claude_coded.openai.fields import review
+from claude_coded.openai.fields import FIELDS, review
 from claude_coded.openai.messages import ChatMessage, history
 from claude_coded.openai.options import parse_options
 from claude_coded.openai.tools import parse_tools
-from claude_coded.openai.wire import convert, decode
+from claude_coded.openai.wire import BodyDecoder, convert
 from claude_coded.turn import Message, Options, Tools
 
 
@@ -56,12 +55,12 @@ class ChatRequest:
     functions: bool
 
 
-_FIELDS: Final = msgspec.json.Decoder(dict[str, Any])
+_FIELDS: Final = BodyDecoder(FIELDS, "messages", ChatMessage)
 
 
 def parse_chat(body: bytes) -> ChatRequest:
     """Return the request. Raises InvalidRequest and UnsupportedParameter that name the parameter."""
-    fields = decode(body, _FIELDS)
+    fields = _FIELDS.decode(body)
     chat = convert(fields, ChatBody)
     ignored = review(fields)
     model, colon, suffix = chat.model.partition(":")

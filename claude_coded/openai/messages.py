@@ -7,22 +7,26 @@ from msgspec import Struct
 
 from claude_coded.errors import InvalidRequest, UnsupportedParameter
 from claude_coded.openai.content import ContentPart, content_part
-from claude_coded.openai.telling import Telling
+from claude_coded.openai.telling import Content, Telling
 from claude_coded.openai.wire import canonical
-from claude_coded.turn import Document, Image, Message, Part, RemoteImage, Role, Text, ToolCall
+from claude_coded.turn import Message, Part, Role, Text, ToolCall
 
 FUNCTION_CALL_ID: Final = "function_call_{}"
 """The id that the deprecated `function_call` of a message is given, which has none: the message's index."""
 
 
-class FunctionCall(Struct, frozen=True):
+FLAT: Final = 250
+"""So many brackets are never nested too deep to be written again."""
+
+
+class FunctionCall(Struct, frozen=True, gc=False):
     """What a call calls; `arguments` is JSON text."""
 
     name: str
     arguments: str = ""
 
 
-class Call(Struct, frozen=True):
+class Call(Struct, frozen=True, gc=False):
     """A tool call of the assistant."""
 
     id: str
@@ -30,7 +34,7 @@ class Call(Struct, frozen=True):
     function: FunctionCall | None = None
 
 
-class ChatMessage(Struct, frozen=True):
+class ChatMessage(Struct, frozen=True, gc=False):
     """A message as a client sends it; fields that are not known are let be."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -50,16 +54,15 @@ def history(given: list[ChatMessage]) -> tuple[str | None, tuple[Message, ...]]:
     system: list[str] = []
     told = _Told()
     for index, message in enumerate(given):
-        place = f"messages[{index}]"
         match message.role:
-            case "system" | "developer":
-                system.append("\n".join(_texts(message, place)))
-            case "tool" | "function":
-                told.add_outcome(message, place)
-            case "assistant":
-                told.add_answer(message, _answer(message, index), place)
             case "user":
-                told.telling.add_question(_question(message, place))
+                told.telling.add_question(_question(message, index))
+            case "assistant":
+                told.add_answer(message, _answer(message, index), index)
+            case "tool" | "function":
+                told.add_outcome(message, index)
+            case "system" | "developer":
+                system.append("\n".join(_texts(message, index)))
     told.check_answered()
     messages = told.telling.messages
     if not messages or messages[-1].role is not Role.USER:
@@ -77,26 +80,24 @@ class _Told:
         self.telling = Telling()
         self._made = ""  # where the calls stand that wait
 
-    def add_answer(self, message: ChatMessage, parts: tuple[Part, ...], place: str) -> None:
+    def add_answer(self, message: ChatMessage, parts: tuple[Part, ...], index: int) -> None:
         """Add what the assistant said; if that is nothing, there is no message."""
-        before = self.telling.answer
-        if self.telling.open and before and all(isinstance(part, Text) for part in parts):
+        before = self.telling.answer if self.telling.open else ()
+        if before and all(isinstance(part, Text) for part in parts):
             texts = (part for part in before if isinstance(part, Text))
             calls = (part for part in before if not isinstance(part, Text))
             self.telling.change_answer((*texts, *parts, *calls))
             return
         self.check_answered()
         if parts:
-            self._made = f"{place}.function_call" if message.function_call else f"{place}.tool_calls"
             self.telling.add_answer(parts)
+        if parts and self.telling.open:
+            self._made = f"{_place(index)}.{'function_call' if message.function_call else 'tool_calls'}"
 
-    def add_outcome(self, message: ChatMessage, place: str) -> None:
+    def add_outcome(self, message: ChatMessage, index: int) -> None:
         """Add a tool's outcome."""
-        call = self._called(message, place)
-        parts = (part for part in _content(message, place))
-        self.telling.add_outcome(
-            call, tuple(part for part in parts if isinstance(part, Text | Image | RemoteImage | Document))
-        )
+        call = self._called(message, _place(index))
+        self.telling.add_outcome(call, tuple(_content(message, index)))
 
     def _called(self, message: ChatMessage, place: str) -> str:
         """Return the id of the call that a message answers: a function's names the function alone."""
@@ -121,21 +122,29 @@ class _Told:
             raise InvalidRequest(f"these tool calls have no results: {missing}", param=self._made)
 
 
-def _question(message: ChatMessage, place: str) -> tuple[Part, ...]:
+def _question(message: ChatMessage, index: int) -> tuple[Part, ...]:
     """Return a user message's parts."""
-    parts = tuple(part for part in _content(message, place) if not is_blank(part))
-    if not parts:
-        raise InvalidRequest("a user message must not be empty", param=f"{place}.content")
+    if not (parts := _said(message, index)):
+        raise InvalidRequest("a user message must not be empty", param=f"{_place(index)}.content")
     return parts
 
 
 def _answer(message: ChatMessage, index: int) -> tuple[Part, ...]:
     """Return an assistant message's parts: text, what it refused, calls; it may be empty, and is nothing."""
-    place = f"messages[{index}]"
     if message.audio is not None:
-        raise UnsupportedParameter("audio is not supported", param=f"{place}.audio")
-    said: list[Part] = [*_content(message, place), Text(message.refusal or "")]
-    parts = [part for part in said if not is_blank(part)]
+        raise UnsupportedParameter("audio is not supported", param=f"{_place(index)}.audio")
+    said = _said(message, index)
+    if message.refusal and not message.refusal.isspace():
+        said = (*said, Text(message.refusal))
+    if message.tool_calls or message.function_call is not None:
+        return (*said, *_calls(message, index))
+    return said
+
+
+def _calls(message: ChatMessage, index: int) -> list[Part]:
+    """Return the calls of an assistant message."""
+    place = _place(index)
+    parts: list[Part] = []
     if (function := message.function_call) is not None:
         if message.tool_calls:
             raise InvalidRequest("tool_calls stand here already", param=f"{place}.function_call")
@@ -147,7 +156,7 @@ def _answer(message: ChatMessage, index: int) -> tuple[Part, ...]:
             raise InvalidRequest("a call has an id of its own", param=f"{at}.id")
         ids.add(call.id)
         parts.append(_tool_call(call, at))
-    return tuple(parts)
+    return parts
 
 
 def is_blank(part: Part) -> bool:
@@ -174,16 +183,29 @@ def tool_call(id_: str, function: FunctionCall, place: str) -> ToolCall:
     param = f"{place}.arguments"
     if not isinstance(arguments, dict):
         raise InvalidRequest("arguments are the JSON text of an object", param=param)
-    canonical(arguments, param)  # histories are compared by it
+    if function.arguments.count("{") + function.arguments.count("[") > FLAT:
+        canonical(arguments, param)  # histories are compared by it
     return ToolCall(id_, function.name, function.arguments or "{}")
 
 
-def _content(message: ChatMessage, place: str) -> list[Part]:
+def _place(index: int) -> str:
+    return f"messages[{index}]"
+
+
+def _said(message: ChatMessage, index: int) -> tuple[Part, ...]:
+    """Return the parts of a message's content that say something."""
+    if isinstance(text := message.content, str):
+        return (Text(text),) if text and not text.isspace() else ()
+    return tuple(part for part in _content(message, index) if not is_blank(part))
+
+
+def _content(message: ChatMessage, index: int) -> list[Content]:
     if isinstance(message.content, str):
         return [Text(message.content)]
+    place = _place(index)
     parts = enumerate(message.content or ())
-    return [content_part(part, message.role, f"{place}.content[{index}]") for index, part in parts]
+    return [content_part(part, message.role, f"{place}.content[{number}]") for number, part in parts]
 
 
-def _texts(message: ChatMessage, place: str) -> list[str]:
-    return [part.text for part in _content(message, place) if isinstance(part, Text)]
+def _texts(message: ChatMessage, index: int) -> list[str]:
+    return [part.text for part in _content(message, index) if isinstance(part, Text)]

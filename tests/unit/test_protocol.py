@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_coded.claude.protocol import (
+    LONGEST_RUN,
     TRANSITIONS,
     IllegalTransition,
     Life,
@@ -91,12 +92,19 @@ def test_a_question_of_the_cli_is_refused_so_that_it_goes_on() -> None:
 @given(st.lists(st.sampled_from(Role)))
 def test_seeds_are_cut_after_each_user_message_and_none_is_lost(roles: list[Role]) -> None:
     seeds = [(Message.of(role, str(n)), f"u{n}") for n, role in enumerate(roles)]
-    runs = split_batches(seeds)
+    runs = list(split_batches(seeds))
     assert [seed for run in runs for seed in run] == seeds
     assert all(run for run in runs)
     for run in runs[:-1]:
         assert [message.role for message, _ in run].count(Role.USER) == 1
         assert run[-1][0].role is Role.USER
+
+
+def test_a_long_row_of_answers_is_cut() -> None:
+    seeds = [(Message.of(Role.ASSISTANT, str(n)), f"u{n}") for n in range(2 * LONGEST_RUN + 1)]
+    runs = list(split_batches(seeds))
+    assert [len(run) for run in runs] == [LONGEST_RUN, LONGEST_RUN, 1]
+    assert [seed for run in runs for seed in run] == seeds
 
 
 @given(st.lists(st.sampled_from(WorkerState), max_size=30))

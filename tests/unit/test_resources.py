@@ -9,6 +9,7 @@ from typing import Any, cast
 import httpx
 import pytest
 
+from claude_coded.aside import Aside
 from claude_coded.errors import NotRecorded
 from claude_coded.history import read
 from claude_coded.http.app import Api
@@ -36,6 +37,7 @@ class Service:
     settings: Settings
     asked: list[TurnRequest] = field(default_factory=list)
     store: FullStore = field(default_factory=FullStore)
+    aside: Aside = field(default_factory=Aside)
 
     async def locate(self, request: TurnRequest) -> Located:
         self.asked.append(request)

@@ -1,6 +1,6 @@
 """The items of a response's `input`: the system texts and the messages that they tell."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import orjson
@@ -38,7 +38,7 @@ HOSTED: Final = frozenset(
 _TEXTS: Final = frozenset({"input_text", "output_text", "text", "summary_text"})
 
 
-class ContentPart(Struct, frozen=True):
+class ContentPart(Struct, frozen=True, gc=False):
     """A part of an item's content, or of what a tool returned."""
 
     type: str
@@ -51,7 +51,7 @@ class ContentPart(Struct, frozen=True):
     file_url: str | None = None
 
 
-class Item(Struct, frozen=True):
+class Item(Struct, frozen=True, gc=False):
     """An item as a client sends it; fields that are not known are let be. `input` is a custom tool's."""
 
     type: str | None = None
@@ -161,11 +161,14 @@ class _History:
         named = FunctionCall(full_name(item.name or "", item.namespace), arguments)
         self._answer([tool_call(item.call_id, named, place)], place)
 
-    def _answer(self, parts: Iterable[Part], place: str) -> None:
+    def _answer(self, parts: Sequence[Part], place: str) -> None:
         """Add to the answer that is being told, or begin one: its text is one, its calls follow it."""
         before = self.telling.answer
         if not before:
             self.check_answered(place)
+            if len(parts) == 1 and not is_blank(parts[0]):
+                self.telling.add_answer((parts[0],))
+                return
         texts = [part.text for part in (*before, *parts) if isinstance(part, Text)]
         calls = [part for part in (*before, *parts) if isinstance(part, ToolCall)]
         text = Text(_joined(texts))
@@ -194,6 +197,8 @@ def _joined(texts: Sequence[str]) -> str:
 def _content(content: str | list[ContentPart] | None, role: str, place: str) -> list[Content]:
     if content is None or isinstance(content, str):
         return [Text(content or "")]
+    if len(content) == 1 and content[0].type in _TEXTS and content[0].text is not None:  # as most are
+        return [Text(content[0].text)]
     return [_part(part, role, f"{place}[{index}]") for index, part in enumerate(content)]
 
 

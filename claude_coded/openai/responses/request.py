@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
-import msgspec
 from msgspec import Meta, Struct
 
 from claude_coded.errors import InvalidRequest, UnsupportedParameter
@@ -14,7 +13,7 @@ from claude_coded.openai.responses.items import Item, hosted, references
 from claude_coded.openai.responses.tools import Toolbox, parse_tools
 from claude_coded.openai.schemas import check_schema, object_schema, rooted
 from claude_coded.openai.tools import check_name
-from claude_coded.openai.wire import convert, decode
+from claude_coded.openai.wire import BodyDecoder, convert
 from claude_coded.turn import Options
 
 ENCRYPTED: Final = "reasoning.encrypted_content"
@@ -113,7 +112,7 @@ class ResponseBody(Struct, frozen=True):
 class ResponseRequest:
     """A checked request. `conversation` is named by the field of that name, else by the model's suffix.
 
-    `fields` is the body as it was sent, to be repeated in the response.
+    `body` is what was sent, and `fields` are its fields without the input, to be repeated in the response.
     """
 
     model: str
@@ -129,20 +128,18 @@ class ResponseRequest:
     options: Options
     ignored: tuple[str, ...]
     fields: Mapping[str, Any]
-
-    @property
-    def references(self) -> list[tuple[int, str]]:
-        """Return where items stand for others, and the ids of those."""
-        return list(references(self.items))
+    body: bytes
+    references: Sequence[tuple[int, str]]
 
 
-_FIELDS: Final = msgspec.json.Decoder(dict[str, Any])
+_FIELDS: Final = BodyDecoder(RESPONSE_FIELDS, "input", Item)
 
 
 def parse_response(body: bytes) -> ResponseRequest:
     """Return the request. Raises InvalidRequest and UnsupportedParameter that name the parameter."""
-    fields = decode(body, _FIELDS)
+    fields = _FIELDS.decode(body)
     asked = convert(fields, ResponseBody)
+    del fields["input"]
     let_be = review(fields, RESPONSE_FIELDS)
     model, colon, suffix = asked.model.partition(":")
     if not model:
@@ -171,6 +168,8 @@ def parse_response(body: bytes) -> ResponseRequest:
         options=_options(asked),
         ignored=(*let_be, *toolbox.ignored, *hosted(items)),
         fields=fields,
+        body=body,
+        references=tuple(references(items)),
     )
 
 
