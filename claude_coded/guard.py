@@ -146,8 +146,10 @@ class _Exchange:
     def _close(self) -> None:
         self._ended = True
         self._over.set()
-        if self._watch is not None:
-            self._watch.cancel()
+        # Granian's futures hide what they hold from the collector: a circle through one is never freed.
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.cancel()
 
     def _watch_client(self) -> None:
         # Granian's receive() returns a future, and no task is made; other servers' coroutines become one.

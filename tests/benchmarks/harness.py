@@ -117,22 +117,28 @@ class HttpConversation:
     def __init__(self, port: int) -> None:
         self.name = f"bench-{uuid4().hex}"
         self._port = port
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=ANSWER_TIMEOUT)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=ANSWER_TIMEOUT)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def ask(self, text: str) -> Timing:
         """Run a turn."""
-        body = _body([_said("user", text)])
-        return self._exchange(self._request(body, f"X-Conversation-ID: {self.name}\r\n"), self._read)
+        return self._exchange(self._asking(text), self._read)
+
+    def begin(self, text: str) -> None:
+        """Ask for a turn whose answer is read, or not, by the caller."""
+        self.socket.sendall(self._asking(text))
+
+    def _asking(self, text: str) -> bytes:
+        return self._request(_body([_said("user", text)]), f"X-Conversation-ID: {self.name}\r\n")
 
     def close(self) -> None:
         """Close the connection and have the daemon stop the conversation's worker."""
-        self._socket.close()
+        self.socket.close()
         call(self._port, "DELETE", f"/conversations/{self.name}?purge=true")
 
     def _exchange(self, request: bytes, read: Callable[[], bytes]) -> Timing:
         started = time.perf_counter()
-        self._socket.sendall(request)
+        self.socket.sendall(request)
         head = read()
         if not head.startswith(b"HTTP/1.1 200"):
             raise BenchmarkError(f"the daemon refused a turn: {head[:600].decode(errors='replace')}")
@@ -163,7 +169,7 @@ class HttpConversation:
         return timing, answer
 
     def _read(self) -> bytes:
-        data = self._socket.recv(READ_SIZE)
+        data = self.socket.recv(READ_SIZE)
         if not data:
             raise BenchmarkError("the daemon closed the connection")
         return data

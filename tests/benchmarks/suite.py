@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.benchmarks.admin import client_start
+from tests.benchmarks.ceiling import MANY_SETTINGS, ceiling, idle_connections, many_streams, many_turns
 from tests.benchmarks.charts import Chart
 from tests.benchmarks.harness import Daemon, daemon, model
 from tests.benchmarks.latency import hot_turn, new_conversation, responses_turn
@@ -19,14 +20,16 @@ from tests.benchmarks.report import brief
 from tests.benchmarks.streams import cpu_per_delta, stream_rate
 from tests.benchmarks.sweeps import HOT_SETTINGS, conversations, deltas, history, stored
 from tests.benchmarks.tools import tool_round_trip
+from tests.support.replay import install
 
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A benchmark; `settings` are those of a daemon of its own, none: it shares the default one."""
+    """A benchmark; `settings` are those of its daemon. If it is `replayed`, workers replay a recording."""
 
     run: Callable[..., Iterator[Figure | Chart]]
     settings: Mapping[str, str] = field(default_factory=dict)
+    replayed: bool = False
 
 
 BENCHMARKS: Final[Mapping[str, Benchmark]] = {
@@ -45,6 +48,10 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "client-start": Benchmark(client_start),
     # Without spares the whole pool can belong to conversations.
     "memory": Benchmark(memory, {"CLAUDE_CODED_SPARE_WORKERS": "0"}),
+    "ceiling": Benchmark(ceiling, replayed=True),
+    "many-streams": Benchmark(many_streams, MANY_SETTINGS, replayed=True),
+    "idle-connections": Benchmark(idle_connections, replayed=True),
+    "many-turns": Benchmark(many_turns, replayed=True),
     "deltas": Benchmark(deltas),
     "conversations": Benchmark(conversations, HOT_SETTINGS),
     "history": Benchmark(history),
@@ -83,7 +90,10 @@ def run(names: Sequence[str], *, quick: bool) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="claude-coded-") as folder, model() as url:
         for name in names:
             benchmark = BENCHMARKS[name]
-            with daemon(Path(folder) / name, url, **benchmark.settings) as running:
+            settings = dict(benchmark.settings)
+            if benchmark.replayed:
+                settings["CLAUDE_CODED_CLAUDE_BIN"] = str(install(Path(folder)))
+            with daemon(Path(folder) / name, url, **settings) as running:
                 claude = running.health()["claude"]["version"]
                 results += _shown(benchmark, running, quick=quick)
     return Outcome(results, claude)

@@ -2,7 +2,8 @@
 
 What it writes is the recording tests/data/turn.jsonl of the real CLI, with as many deltas as a message asks
 for, in the words of the scripted model: `[[pause MS]]` before them, `[[words N]]`, and `[[delay MS]]` between
-them. It keeps no history.
+them. With `[[clock]]` a delta's text is the time of its writing, in nanoseconds (CLOCK_MONOTONIC). It keeps
+no history.
 """
 
 import json
@@ -48,16 +49,18 @@ def turn(text: str, asked: bytes) -> None:
     """Write the lines of a turn."""
     words, delay = _WORDS.search(text), _DELAY.search(text)
     before, _, after = (part.replace(ASKED, asked) for part in parts())
-    lines = deltas(int(words[1]) if words else 1)
+    count = int(words[1]) if words else 1
+    lines = [parts()[1]] * count if "[[clock]]" in text else deltas(count)
     if pause := _PAUSE.search(text):
         time.sleep(int(pause[1]) / 1000)
     if delay is None:
         write(b"".join((before, *lines, after)))
         return
+    clock = time.monotonic_ns if "[[clock]]" in text else None
     write(before)
     started = time.monotonic()
     for number, line in enumerate(lines, 1):
-        write(line)
+        write(line if clock is None else line.replace(b'"w0 "', b'"%d "' % clock()))
         time.sleep(max(0.0, started + number * int(delay[1]) / 1000 - time.monotonic()))
     write(after)
 

@@ -1,9 +1,11 @@
 """The connection guard: on a real listener, with raw clients on loopback, its body handling by property."""
 
 import asyncio
+import gc
 import json
 import socket
 import struct
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -285,6 +287,34 @@ def test_a_connection_serves_one_request_after_the_other() -> None:
             await client.request(GET)
             assert (await client.response())[::2] == (200, b"")
             assert await app.end() is None
+
+    run(test())
+
+
+def test_nothing_is_left_of_the_requests_of_a_connection() -> None:
+    seen: list[weakref.ref[asyncio.Task[None]]] = []
+
+    class Slow(Probe):
+        """Suspends, so that its client is watched."""
+
+        async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+            assert self.task is not None
+            seen.append(weakref.ref(self.task))
+            self.task = None
+            await turns()
+            await super().answer(scope, receive, send)
+
+    async def test() -> None:
+        app = Slow()
+        async with serving(app) as harness:
+            client = await harness.connect()
+            for _ in range(5):
+                await client.request(POST + b"content-length: 3\r\n\r\none")
+                await client.response()
+                await app.end()
+            await turns()
+            gc.collect()
+            assert [task() for task in seen] == [None] * 5
 
     run(test())
 
