@@ -111,9 +111,9 @@ def _delays(streams: list[HttpConversation], script: str) -> list[list[float]]:
                 number = by_descriptor[descriptor]
                 data = tails[number] + streams[number].socket.recv(READ_SIZE)
                 now = time.monotonic_ns()
-                written = _CLOCK.findall(data)
-                delays[number] += [(now - int(stamp)) / 1e6 for stamp in written]
-                tails[number] = b"" if data.endswith(b"\n\n\r\n") else data[-64:]
+                whole, end, rest = data.rpartition(b"\n\n")
+                delays[number] += [(now - int(stamp)) / 1e6 for stamp in _CLOCK.findall(whole)]
+                tails[number] = end + rest
                 if data.endswith(HTTP_MARKS.close):
                     events.unregister(descriptor)
                     running -= 1
