@@ -36,6 +36,9 @@ from claude_coded.turn import (
 
 log = logging.getLogger(__name__)
 
+PROMISE: Final = 1.0
+"""Seconds that a conversation which was found waits for its turn: the client may be gone by then."""
+
 HOUSEKEEPING: Final = 3600.0
 """Seconds between two looks for conversations to forget."""
 
@@ -73,6 +76,7 @@ class TurnService:
         self._wall = wall
         self.aside = Aside()
         self._runs = Runs(store, pool, settings, wall, events, aside=self.aside)
+        self._promised: dict[ConversationKey, float] = {}  # until when, in Unix seconds
         self._fetcher = Fetcher(enabled=settings.turns.fetch_images)
         pool.on_release(self._released)
 
@@ -94,7 +98,7 @@ class TurnService:
         found = [turn for turn in found if self._may_go_on(request, turn.workspace)]
         ready = [turn for turn in found if turn.is_head and not self._is_running(turn.key)]
         if ready:
-            return Located(replace(request, key=self._best(ready, request).key), told)
+            return Located(replace(request, key=self._promise(self._best(ready, request).key)), told)
         if told.brief:
             return await self.locate(await in_full(self.store, request))
         return await self._branch(request, told, found) if found else Located(request, told)
@@ -119,13 +123,22 @@ class TurnService:
         if known is None:
             return Located(request, told)
         points = history.fork_points(await self.store.turns(best.key, told.digests), told)
-        if self._pool.is_idle(best.key) and history.can_drop(path, points, told):
-            return Located(replace(request, key=best.key), told)
+        free = self._pool.is_idle(best.key) and not self._is_running(best.key)
+        if free and history.can_drop(path, points, told):
+            return Located(replace(request, key=self._promise(best.key)), told)
         return Located(request, told, points, known.workspace)
 
     def _is_running(self, key: ConversationKey) -> bool:
         """Return whether a turn runs or is about to; one that was given up is over in a moment."""
-        return self._pool.holds(key) and not self._runs.is_concluding(key)
+        promised = self._promised.get(key, 0.0) > self._wall()
+        return promised or (self._pool.holds(key) and not self._runs.is_concluding(key))
+
+    def _promise(self, key: ConversationKey) -> ConversationKey:
+        """Let nobody else find a conversation, for the moment until its turn has a ticket of the pool's."""
+        now = self._wall()
+        self._promised = {key: until for key, until in self._promised.items() if until > now}
+        self._promised[key] = now + PROMISE
+        return key
 
     def _best(self, found: Sequence[Found], request: TurnRequest) -> Found:
         """Return which of equal histories to go on with.
@@ -150,6 +163,7 @@ class TurnService:
         Every failure is a TurnFailed. Giving up the iteration ends the turn: close it (`aclosing`).
         """
         run = Run(self._runs, located)
+        self._promised.pop(located.request.key, None)  # it has its ticket with the next step
         try:
             async for events in run.events():
                 yield events

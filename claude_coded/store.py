@@ -29,6 +29,7 @@ from claude_coded.rows import (
     dump_messages,
     head_of,
     load_messages,
+    load_profile,
     load_spans,
 )
 from claude_coded.turn import After, ConversationKey, Message, Usage
@@ -99,12 +100,14 @@ class KeptResponse:
 class Stand:
     """Where a response stands: after which turn, and whether the session can be gone on with there.
 
-    `system` is as in KeptResponse.
+    `system` is as in KeptResponse. `agent` is the kind of model that its conversation is had with: another
+    kind's histories have other digests.
     """
 
     after: After
     system: str
     whole: bool
+    agent: bool
 
 
 class Store:
@@ -279,7 +282,8 @@ class Store:
         await self._run(self._keep_response, kept)
         known = self._known.get(kept.key)
         if known is not None and known.head is not None and known.head.turn == kept.turn:
-            stand = Stand(After(kept.key, known.head.turn, known.head.digest), kept.system, known.head.whole)
+            after = After(kept.key, known.head.turn, known.head.digest)
+            stand = Stand(after, kept.system, known.head.whole, known.profile.agent)
             self._stands[kept.key.tenant, kept.id] = stand
             if len(self._stands) > KEPT_IN_MEMORY:
                 self._stands.popitem(last=False)
@@ -619,15 +623,16 @@ class Store:
 
     def _stand(self, tenant: str, id_: str) -> Stand | None:
         row = self._db.execute(
-            """SELECT c.name, t.id, t.digest, r.system, t.whole FROM responses r
+            """SELECT c.name, c.profile, t.id, t.digest, r.system, t.whole FROM responses r
             JOIN conversations c ON c.id = r.conversation JOIN turns t ON t.id = r.turn
             WHERE r.id = ? AND c.tenant = ?""",
             (id_, tenant),
         ).fetchone()
         if row is None:
             return None
-        name, turn, digest, system, whole = row
-        return Stand(After(ConversationKey(tenant, name), turn, digest), system, bool(whole))
+        name, profile, turn, digest, system, whole = row
+        after = After(ConversationKey(tenant, name), turn, digest)
+        return Stand(after, system, bool(whole), load_profile(profile).agent)
 
     def _forget_response(self, tenant: str, id_: str) -> bool:
         with self._transaction(durable=True) as database:

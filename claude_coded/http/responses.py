@@ -42,7 +42,7 @@ from claude_coded.openai.responses.request import ResponseRequest, parse_respons
 from claude_coded.openai.wire import check_conversation_id, convert, encode, field_of
 from claude_coded.service import TurnService
 from claude_coded.store import KeptResponse
-from claude_coded.turn import After, ConversationKey, Message, TurnRequest
+from claude_coded.turn import After, ConversationKey, Message, Profile, TurnRequest
 
 log = logging.getLogger(__name__)
 
@@ -177,13 +177,13 @@ class Responses:
     async def _turn(self, req: Request, asked: ResponseRequest, name: str | None) -> tuple[TurnRequest, str]:
         """Return the turn that is asked for, and the system text that goes on to what follows it."""
         tenant, aside, size = req.context.tenant, self._service.aside, len(asked.body)
-        placed = await self._placed(tenant, asked, name)
+        profile = self._service.models.profile(asked.model)
+        placed = await self._placed(tenant, asked, name, profile)
         items = await self._items(tenant, asked)
         texts, messages = await aside.run(size, history, items, placed.past)
         carried = "\n\n".join(text for text in (placed.system, *texts) if text)
         system = "\n\n".join(text for text in (asked.instructions, carried) if text)
         said_any = bool(texts) or asked.instructions is not None or asked.previous is not None
-        profile = self._service.models.profile(asked.model)
         request = TurnRequest(
             key=ConversationKey(tenant, name or f"conv-{uuid4().hex}"),
             profile=profile,
@@ -201,7 +201,9 @@ class Responses:
         )
         return request, carried
 
-    async def _placed(self, tenant: str, asked: ResponseRequest, name: str | None) -> Placed:
+    async def _placed(
+        self, tenant: str, asked: ResponseRequest, name: str | None, profile: Profile
+    ) -> Placed:
         """Return what was said before: up to a response, or in a conversation whose calls are answered."""
         if asked.previous is not None:
             stand = await self._service.store.stand(tenant, asked.previous)
@@ -210,7 +212,7 @@ class Responses:
                     f"there is no response {asked.previous!r:.80} to go on after",
                     param="previous_response_id",
                 )
-            if stand.whole and only_says(asked.items):
+            if stand.whole and stand.agent is profile.agent and only_says(asked.items):
                 return Placed((), stand.system, stand.after, brief=True)
             past = await self._service.store.said_until(stand.after.turn)
             return Placed(past, stand.system, stand.after)

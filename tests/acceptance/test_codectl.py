@@ -366,4 +366,6 @@ def test_a_program_holds_a_conversation_as_long_as_it_wants(pool: Daemon, ctl: R
         assert again.stderr
         holding.stdin.close()
         assert holding.wait(10) == 0
+    # The daemon learns of its end by the connection's, a moment later.
+    eventually(lambda: pool.shown(name)["state"] == "cold")
     assert pool.ask("two [[say 2]]", name).text == "2"

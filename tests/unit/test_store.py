@@ -458,7 +458,7 @@ def test_a_response_says_where_it_stands(tmp_path: Path) -> None:
         assert await store.stand("default", "resp_one") is None
 
     def stand(head: Head) -> Stand:
-        return Stand(After(KEY, head.turn, head.digest), "be kind", whole=True)
+        return Stand(After(KEY, head.turn, head.digest), "be kind", whole=True, agent=True)
 
     async def forget_at_once(store: Store) -> None:
         await keep(store)
