@@ -19,11 +19,12 @@ Layers; a row sees only the rows below it (checked by import-linter):
     pool                                    the shell around the scheduler
     worker | store | fetch | permissions    one CLI process | conversations in SQLite | images by URL |
                                             what waits for an operator's leave
+    kept                                    responses, as the database has them
     rows | marks | ask | process | guard    the database's rows | turns that it does not have yet |
                                             what a turn writes, and its events | a child and its pipes |
                                             clients that are slow, too long, or gone
     cgroups, proc                           where a worker's processes are, what they use, and their end
-    activity | restarting | stopping | claude | openai | history | models | scheduler | migrations
+    activity | restarting | said | stopping | claude | openai | history | models | scheduler | migrations
                                             pure: no I/O, no clock, no randomness
     turn                                    the vocabulary between the two sides
     aside | listener | logs | systemd |     long work beside the loop | our own sockets in Granian | logging |
@@ -65,7 +66,7 @@ same turn goes on. Where it is gone (evicted, killed, a restart) the history goe
 its question or seeding; what Claude's own tools did within just that turn is then lost. An answer that a stop
 text or a token limit of the client's has cut is taken back as far as the client did not see it.
 
-A turn that begins is marked in memory that a file backs, which outlives the daemon (`marks`), and asked at
+A turn that begins is marked in a file that is not synced (`marks`), which outlives the daemon, and asked at
 once; the database has it before anything is told of the answer. A killed daemon's marks are noted at the next
 start: what the session may hold of such a turn is taken back.
 

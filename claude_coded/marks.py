@@ -1,11 +1,11 @@
 """What of turns that begin is to survive this process before the database has it.
 
 A CLI must not be asked before that is noted: should the daemon die, its session holds a question that nobody
-knows of. The database takes a while. Memory that a file backs outlives the process at once, as the
-database's own log does, and no longer than that: the death of the machine it need not survive.
+knows of. The database takes a while. What is written to a file outlives the process at once, as the
+database's own log does, and no longer than that: the death of the machine it need not survive, so it is not
+waited for.
 """
 
-import mmap
 import os
 from pathlib import Path
 from typing import Final
@@ -31,12 +31,8 @@ class Marks:
     """The turns that the database does not know of yet. A killed process leaves the last whole set."""
 
     def __init__(self, file: Path) -> None:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.ftruncate(descriptor, 1 + 2 * HALF)
-            self._memory = mmap.mmap(descriptor, 1 + 2 * HALF)
-        finally:
-            os.close(descriptor)
+        self._file = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._counts = 0  # the half that does
         self._marks = self._read()
 
     @property
@@ -45,7 +41,7 @@ class Marks:
         return tuple(self._marks)
 
     def add(self, mark: Mark) -> bool:
-        """Keep a mark; False where there is no room for it."""
+        """Keep a mark; False where that cannot be had: there is no room for it, or the disk is full."""
         self._marks[mark] = None
         if self._write():
             return True
@@ -65,21 +61,31 @@ class Marks:
 
     def close(self) -> None:
         """Let go of the file."""
-        self._memory.close()
+        os.close(self._file)
 
     def _read(self) -> dict[Mark, None]:
-        start = 1 + HALF * self._memory[0]
-        length = int.from_bytes(self._memory[start : start + _LENGTH], "little")
-        data = self._memory[start + _LENGTH : start + _LENGTH + length]
-        return dict.fromkeys(msgspec.json.decode(data, type=list[Mark])) if data else {}
+        self._counts = int(os.pread(self._file, 1, 0) == b"\1")
+        data = os.pread(self._file, HALF, 1 + HALF * self._counts)
+        length = int.from_bytes(data[:_LENGTH], "little")
+        try:
+            return dict.fromkeys(msgspec.json.decode(data[_LENGTH : _LENGTH + length], type=list[Mark]))
+        except msgspec.DecodeError:  # it is new, or the machine has died under it
+            return {}
 
     def _write(self) -> bool:
-        """Write all into the half that does not count, then let it count: that is one byte."""
+        """Write all into the half that does not count, then let it count: that is one byte.
+
+        Return whether that was possible.
+        """
         data = msgspec.json.encode(list(self._marks))
         if len(data) > HALF - _LENGTH:
             return False
-        other = 1 - self._memory[0]
-        start = 1 + HALF * other
-        self._memory[start : start + _LENGTH + len(data)] = len(data).to_bytes(_LENGTH, "little") + data
-        self._memory[0] = other
+        other, whole = 1 - self._counts, len(data).to_bytes(_LENGTH, "little") + data
+        try:
+            if os.pwrite(self._file, whole, 1 + HALF * other) < len(whole):
+                return False
+            os.pwrite(self._file, bytes((other,)), 0)
+        except OSError:
+            return False
+        self._counts = other
         return True

@@ -1,6 +1,7 @@
-"""Rows of the database, and what they are: conversations, the turns that they stand at, JSON in columns."""
+"""Rows of the database, and what they are: conversations, turns and where they stand, JSON in columns."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,32 @@ HEAD_COLUMNS: Final = """
     t.id, t.digest, t.tools, t.session, t.lineage, t.first_uuid, t.last_uuid, t.answer_uuid, t.whole
 """
 """The columns of a turn `t`, as `head_of` reads them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a finished turn leaves. `said` is all that it adds to the conversation, the answer included."""
+
+    said: tuple[Message, ...]
+    usage: Usage
+    span: Span
+    answer: str
+    digest: bytes
+    tools: int
+    whole: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A turn that ends with a history that was looked for."""
+
+    digest: bytes
+    turn: int
+    key: ConversationKey
+    is_head: bool
+    last_used_at: float
+    hint: str
+    workspace: Path
 
 
 PIECE: Final = 256

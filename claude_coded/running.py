@@ -8,11 +8,9 @@ conversation stands, or waits for the client's tools, or is stopped.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, ParamSpec, TypeVar
 from uuid import uuid4
-
-import orjson
 
 from claude_coded import history
 from claude_coded.activity import Activity
@@ -25,22 +23,21 @@ from claude_coded.events import Events
 from claude_coded.history import Conversation, Plan, Span, Unfinished, Way
 from claude_coded.planning import REPLANNED, Located, Planner, Seat
 from claude_coded.pool import Lease, Pool
+from claude_coded.rows import Record
+from claude_coded.said import Said
 from claude_coded.scheduler import Want
 from claude_coded.settings import Settings
 from claude_coded.stopping import Stopper
-from claude_coded.store import Record, Store
+from claude_coded.store import Store
 from claude_coded.turn import (
     AnswerEvent,
     ConversationKey,
     FinishReason,
     Message,
-    Part,
     Role,
     Text,
     TextDelta,
     ToolCall,
-    ToolCallDelta,
-    ToolCallStarted,
     ToolOutcome,
     TurnEvent,
     TurnFailed,
@@ -136,44 +133,6 @@ class Runs:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def _is_whole(call: ToolCall) -> bool:
-    """Return whether a call has all its arguments: a limit of tokens may have cut it."""
-    try:
-        return isinstance(orjson.loads(call.arguments), dict)
-    except ValueError:
-        return False
-
-
-@dataclass(slots=True)
-class _Said:
-    """What the model has answered, as the conversation keeps it: without a call that was cut."""
-
-    texts: list[str] = field(default_factory=list)
-    calls: list[ToolCallStarted] = field(default_factory=list)
-    arguments: list[list[str]] = field(default_factory=list)
-
-    def add(self, events: Iterable[AnswerEvent]) -> None:
-        for event in events:
-            match event:
-                case TextDelta(text):
-                    self.texts.append(text)
-                case ToolCallStarted():
-                    self.calls.append(event)
-                    self.arguments.append([])
-                case ToolCallDelta(index, piece):
-                    self.arguments[index].append(piece)
-                case _:
-                    pass
-
-    @property
-    def message(self) -> Message:
-        text = "".join(self.texts)
-        parts: list[Part] = [Text(text)] if text or not self.calls else []
-        made = zip(self.calls, self.arguments, strict=True)
-        calls = [ToolCall(call.id, call.name, "".join(arguments)) for call, arguments in made]
-        return Message(Role.ASSISTANT, (*parts, *filter(_is_whole, calls)))
-
-
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far a turn has come: when it began (Unix seconds), tokens so far, and the tool that Claude uses."""
@@ -195,7 +154,7 @@ class Run:
         self._planner = Planner(runs.store, runs.pool, runs.settings, located)
         self._activity = Activity(runs.settings.turns.tool_activity)
         self._stopper = Stopper(located.request.options.stop)
-        self._said = _Said()
+        self._said = Said()
         self._seen: list[str] = []  # the text that the client was sent
         self._before = Usage()  # of what was asked before it was asked once more
         self._reminded = False

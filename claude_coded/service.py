@@ -22,10 +22,11 @@ from claude_coded.history import Conversation, Told
 from claude_coded.models import Models
 from claude_coded.planning import Located, in_full, is_anothers
 from claude_coded.pool import Pool
+from claude_coded.rows import Found
 from claude_coded.running import Progress, Run, Runs
 from claude_coded.scheduler import Figures, Phase
 from claude_coded.settings import Settings
-from claude_coded.store import Found, Store
+from claude_coded.store import Store
 from claude_coded.turn import (
     AnswerEvent,
     ConversationKey,

@@ -11,28 +11,30 @@ import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 
+from claude_coded import kept
 from claude_coded.errors import ConfigurationError, NotRecorded
 from claude_coded.history import Conversation, Head, Span
+from claude_coded.kept import KeptResponse, Stand
 from claude_coded.marks import Mark, Marks
 from claude_coded.migrations import MIGRATIONS
 from claude_coded.rows import (
     COLUMNS,
     HEAD_COLUMNS,
+    Found,
+    Record,
     conversations,
     dump,
     dump_messages,
     head_of,
     load_messages,
-    load_profile,
     load_spans,
 )
-from claude_coded.turn import After, ConversationKey, Message, Usage
+from claude_coded.turn import After, ConversationKey, Message
 
 T = TypeVar("T")
 
@@ -51,63 +53,6 @@ _BRANCH: Final = """
 
 LOOKUPS: Final = 500
 """Digests that are looked up in one query."""
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What a finished turn leaves. `said` is all that it adds to the conversation, the answer included."""
-
-    said: tuple[Message, ...]
-    usage: Usage
-    span: Span
-    answer: str
-    digest: bytes
-    tools: int
-    whole: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A turn that ends with a history that was looked for."""
-
-    digest: bytes
-    turn: int
-    key: ConversationKey
-    is_head: bool
-    last_used_at: float
-    hint: str
-    workspace: Path
-
-
-@dataclass(frozen=True, slots=True)
-class KeptResponse:
-    """A response of the Responses API: `body` and `input` (a list of items) are JSON.
-
-    `turn` is the number of the turn that it ended with, None if that was not recorded. `system` is the system
-    text that a response after it has besides its own instructions.
-    """
-
-    id: str
-    key: ConversationKey
-    turn: int | None
-    system: str
-    body: bytes
-    input: bytes
-    created_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Stand:
-    """Where a response stands: after which turn, and whether the session can be gone on with there.
-
-    `system` is as in KeptResponse. `agent` is the kind of model that its conversation is had with: another
-    kind's histories have other digests.
-    """
-
-    after: After
-    system: str
-    whole: bool
-    agent: bool
 
 
 class Store:
@@ -277,25 +222,25 @@ class Store:
 
     # Responses -----------------------------------------------------------------------------------------
 
-    async def keep_response(self, kept: KeptResponse) -> None:
+    async def keep_response(self, response: KeptResponse) -> None:
         """Keep a response with its conversation; not where that is forgotten by now."""
-        await self._run(self._keep_response, kept)
-        known = self._known.get(kept.key)
-        if known is not None and known.head is not None and known.head.turn == kept.turn:
-            after = After(kept.key, known.head.turn, known.head.digest)
-            stand = Stand(after, kept.system, known.head.whole, known.profile.agent)
-            self._stands[kept.key.tenant, kept.id] = stand
+        await self._run(self._keep_response, response)
+        known = self._known.get(response.key)
+        if known is not None and known.head is not None and known.head.turn == response.turn:
+            after = After(response.key, known.head.turn, known.head.digest)
+            stand = Stand(after, response.system, known.head.whole, known.profile.agent)
+            self._stands[response.key.tenant, response.id] = stand
             if len(self._stands) > KEPT_IN_MEMORY:
                 self._stands.popitem(last=False)
 
     async def response(self, tenant: str, id_: str) -> KeptResponse | None:
         """Return a response of a tenant's; None where there is none."""
-        return await self._run(self._response, tenant, id_)
+        return await self._run(lambda: kept.find(self._db, tenant, id_))
 
     async def stand(self, tenant: str, id_: str) -> Stand | None:
         """Return where a response of a tenant's stands; None where there is none, or its turn is unknown."""
         known = self._stands.get((tenant, id_))
-        return known if known is not None else await self._run(self._stand, tenant, id_)
+        return known if known is not None else await self._run(lambda: kept.stand(self._db, tenant, id_))
 
     async def forget_response(self, tenant: str, id_: str) -> bool:
         """Forget a response, not what was said; False where there is none."""
@@ -596,52 +541,13 @@ class Store:
         with self._transaction(durable=True) as database:
             database.execute("DELETE FROM conversations WHERE tenant = ? AND name = ?", (key.tenant, key.id))
 
-    def _keep_response(self, kept: KeptResponse) -> None:
+    def _keep_response(self, response: KeptResponse) -> None:
         with self._transaction(durable=True) as database:
-            database.execute(
-                """INSERT OR REPLACE INTO responses
-                SELECT ?, id, ?, ?, ?, ?, ? FROM conversations WHERE tenant = ? AND name = ?""",
-                (
-                    kept.id,
-                    kept.turn,
-                    kept.system,
-                    kept.created_at,
-                    kept.body,
-                    kept.input,
-                    kept.key.tenant,
-                    kept.key.id,
-                ),
-            )
-
-    def _response(self, tenant: str, id_: str) -> KeptResponse | None:
-        row = self._db.execute(
-            """SELECT c.name, r.turn, r.system, r.body, r.input, r.created_at
-            FROM responses r JOIN conversations c ON c.id = r.conversation WHERE r.id = ? AND c.tenant = ?""",
-            (id_, tenant),
-        ).fetchone()
-        return KeptResponse(id_, ConversationKey(tenant, row[0]), *row[1:]) if row else None
-
-    def _stand(self, tenant: str, id_: str) -> Stand | None:
-        row = self._db.execute(
-            """SELECT c.name, c.profile, t.id, t.digest, r.system, t.whole FROM responses r
-            JOIN conversations c ON c.id = r.conversation JOIN turns t ON t.id = r.turn
-            WHERE r.id = ? AND c.tenant = ?""",
-            (id_, tenant),
-        ).fetchone()
-        if row is None:
-            return None
-        name, profile, turn, digest, system, whole = row
-        after = After(ConversationKey(tenant, name), turn, digest)
-        return Stand(after, system, bool(whole), load_profile(profile).agent)
+            kept.keep(database, response)
 
     def _forget_response(self, tenant: str, id_: str) -> bool:
         with self._transaction(durable=True) as database:
-            done = database.execute(
-                """DELETE FROM responses WHERE id = ?
-                AND conversation IN (SELECT id FROM conversations WHERE tenant = ?)""",
-                (id_, tenant),
-            )
-            return done.rowcount > 0
+            return kept.forget(database, tenant, id_)
 
     def _said_until(self, turn: int) -> tuple[Message, ...]:
         rows = self._db.execute(

@@ -26,8 +26,8 @@ from claude_coded.errors import CodedError, NotFound
 from claude_coded.history import Conversation, Span
 from claude_coded.operations import Operations
 from claude_coded.planning import launch_of
+from claude_coded.rows import Record
 from claude_coded.service import TurnService
-from claude_coded.store import Record
 from claude_coded.turn import ConversationKey, Usage
 from claude_coded.worker import Cli
 

@@ -36,12 +36,12 @@ from claude_coded.http.turns import (
     named,
     send,
 )
+from claude_coded.kept import KeptResponse
 from claude_coded.openai.responses.items import Item, answers_calls, history, listed, only_says
 from claude_coded.openai.responses.output import Answer, EventEncoder, Head, response_id
 from claude_coded.openai.responses.request import ResponseRequest, parse_response
 from claude_coded.openai.wire import check_conversation_id, convert, encode, field_of
 from claude_coded.service import TurnService
-from claude_coded.store import KeptResponse
 from claude_coded.turn import After, ConversationKey, Message, Profile, TurnRequest
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,8 @@ import orjson
 from claude_coded import history
 from claude_coded.history import Conversation, Span, Told, Unfinished
 from claude_coded.openai.chat import parse_chat
-from claude_coded.store import Record, Store
+from claude_coded.rows import Record
+from claude_coded.store import Store
 from claude_coded.turn import ConversationKey, Message, Profile, Role, TurnRequest, Usage
 from tests.benchmarks.harness import SETTLE, BenchmarkError, Daemon, HttpConversation, StatelessConversation
 from tests.benchmarks.latency import WARM_UP_TURNS, alternate

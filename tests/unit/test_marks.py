@@ -1,9 +1,9 @@
 """The marks of turns that begin: what was noted last is there, whenever the process is killed."""
 
-import mmap
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
@@ -38,10 +38,30 @@ def test_a_write_that_was_cut_does_not_count(tmp_path: Path) -> None:
     marks = Marks(tmp_path / "marks")
     kept = Mark("t", "c", "1", "2")
     assert marks.add(kept)
-    with (tmp_path / "marks").open("r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
-        start = 1 + HALF * (1 - memory[0])
-        memory[start : start + 9] = b"\xff" * 9
+    data = bytearray((tmp_path / "marks").read_bytes().ljust(1 + 2 * HALF, b"\0"))
+    start = 1 + HALF * (1 - data[0])
+    data[start : start + 9] = b"\xff" * 9
+    (tmp_path / "marks").write_bytes(data)
     assert Marks(tmp_path / "marks").left == (kept,)
+
+
+@given(st.binary(max_size=40))
+def test_a_file_that_is_none_of_ours_holds_nothing(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "marks"
+        file.write_bytes(data.ljust(1 + HALF, b"\xff") + data)
+        marks = Marks(file)
+        assert marks.left == ()
+        kept = Mark("t", "c", "1", "2")
+        assert marks.add(kept)
+        assert Marks(file).left == (kept,)
+
+
+def test_a_full_disk_takes_no_mark(tmp_path: Path) -> None:
+    (tmp_path / "marks").symlink_to("/dev/full")
+    marks = Marks(tmp_path / "marks")
+    assert not marks.add(Mark("t", "c", "1", "2"))
+    assert marks.left == ()
 
 
 def test_there_is_an_end_to_the_room(tmp_path: Path) -> None:

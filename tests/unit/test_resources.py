@@ -14,11 +14,11 @@ from claude_coded.errors import NotRecorded
 from claude_coded.history import read
 from claude_coded.http.app import Api
 from claude_coded.http.resources import About
+from claude_coded.kept import KeptResponse
 from claude_coded.models import Models
 from claude_coded.planning import Located
 from claude_coded.service import TurnService
 from claude_coded.settings import Settings, load
-from claude_coded.store import KeptResponse
 from claude_coded.turn import AnswerEvent, Options, TextDelta, TurnFinished, TurnRequest
 
 

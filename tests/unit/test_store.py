@@ -11,10 +11,12 @@ import pytest
 
 from claude_coded.errors import ConfigurationError
 from claude_coded.history import Conversation, Head, Span, Unfinished
+from claude_coded.kept import KeptResponse, Stand
 from claude_coded.marks import Mark, Marks
 from claude_coded.migrations import MIGRATIONS
 from claude_coded.profiles import McpFile
-from claude_coded.store import KeptResponse, Record, Stand, Store
+from claude_coded.rows import Record
+from claude_coded.store import Store
 from claude_coded.turn import After, ConversationKey, Message, Profile, Prompting, Role, Usage
 
 KEY = ConversationKey("default", "c")
