@@ -55,7 +55,8 @@ message only, so it stays noted until a turn finishes, and a resumed process rew
 tools did cannot be seeded: a session whose dropped turns used them is forked, and kept. Where a session is
 lost or cannot be rewound, a fresh one is seeded with the messages.
 
-A new conversation takes a spare: a process spawned ahead that has no prompt yet. The first `initialize` sets
+No more processes load at once than there are CPUs: the others of a burst keep their places, and start when one
+has answered for the first time. A new conversation takes a spare: a process spawned ahead that has no prompt yet. The first `initialize` sets
 it, with the message right behind. A change of system text, model, schema or tools starts the session anew
 from disk.
 

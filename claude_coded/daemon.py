@@ -301,11 +301,12 @@ def limits(settings: Settings) -> Limits:
     """Return the pool's limits."""
     return Limits(
         settings.pool.size,
-        settings.pool.spares,
+        settings.pool.spare_count,
         settings.pool.idle_timeout,
         settings.pool.queue_size,
         settings.pool.queue_timeout,
         settings.turns.park_timeout,
+        starts=len(os.sched_getaffinity(0)),
     )
 
 

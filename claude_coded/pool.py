@@ -82,7 +82,9 @@ class Pool:
         self._first_spare = spare
         self._models = models
         self._events = events
-        self._watch = Watch(self._exited, self._stirred, self._asked, self._cancelled, self._heard)
+        self._watch = Watch(
+            self._loaded, self._exited, self._stirred, self._asked, self._cancelled, self._heard
+        )
         self._workers: dict[int, Worker] = {}
         self._tickets = count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
@@ -370,6 +372,9 @@ class Pool:
         view = self._scheduler.workers.get(worker.id)
         if view is not None and view.phase is s.Phase.SPARE:
             worker.warm_up()
+
+    def _loaded(self, worker: Worker) -> None:
+        self.post(s.WorkerLoaded(worker.id))
 
     def _exited(self, worker: Worker) -> None:
         failed = worker.failed_to_start

@@ -92,10 +92,11 @@ class Cli:
 class Watch:
     """Whom a worker tells. `models` gets the CLI's model list whenever one comes by.
 
-    `asked` gets what the CLI wants to be allowed, to be answered by `permit`, and `cancelled` the id of such
-    a question that needs no answer any more.
+    `loaded` hears of its first answer, of whatever kind. `asked` gets what the CLI wants to be allowed, to be
+    answered by `permit`, and `cancelled` the id of such a question that needs no answer any more.
     """
 
+    loaded: Callable[["Worker"], None]
     exited: Callable[["Worker"], None]
     stirred: Callable[["Worker", bool], None]
     asked: Callable[["Worker", Permit], None]
@@ -463,7 +464,9 @@ class Worker:
     def _take(self, message: Line) -> None:
         match message:
             case ControlResponse(response):
-                self.served = True
+                if not self.served:
+                    self.served = True
+                    self._watch.loaded(self)
                 if (answer := self._answers.pop(response.request_id, None)) and not answer.done():
                     answer.set_result(response)
             case ControlRequest():

@@ -9,6 +9,7 @@ out included.
 from claude_coded.scheduler.core import (
     BACKOFF_FIRST,
     BACKOFF_LAST,
+    LOADING,
     PROBATION,
     REFILL_DELAY,
     Figures,
@@ -39,6 +40,7 @@ from claude_coded.scheduler.vocabulary import (
     TurnRequested,
     Want,
     WorkerExited,
+    WorkerLoaded,
     WorkerReady,
     WorkerStirred,
     WorkerWanted,
@@ -48,6 +50,7 @@ from claude_coded.scheduler.vocabulary import (
 __all__ = [
     "BACKOFF_FIRST",
     "BACKOFF_LAST",
+    "LOADING",
     "PROBATION",
     "REFILL_DELAY",
     "Action",
@@ -75,6 +78,7 @@ __all__ = [
     "TurnRequested",
     "Want",
     "WorkerExited",
+    "WorkerLoaded",
     "WorkerReady",
     "WorkerStirred",
     "WorkerView",

@@ -30,6 +30,7 @@ from claude_coded.scheduler.vocabulary import (
     TurnRequested,
     Want,
     WorkerExited,
+    WorkerLoaded,
     WorkerReady,
     WorkerStirred,
     WorkerWanted,
@@ -41,6 +42,9 @@ PROBATION: Final = 60.0
 
 REFILL_DELAY: Final = 1.0
 """Seconds without a new start before spares are filled up: a start costs the CPU that first turns need."""
+
+LOADING: Final = 10.0
+"""Seconds after which a process that has not answered no longer holds up the start of others."""
 
 BACKOFF_FIRST: Final = 1.0
 BACKOFF_LAST: Final = 60.0
@@ -54,6 +58,7 @@ class WorkerView:
     id: int
     launch: Hashable
     phase: Phase = Phase.STARTING
+    loaded: bool = False  # it has answered once, or never will
     conversation: ConversationKey | None = None
     fit: Hashable = None
     ticket: int | None = None  # whom it serves, or, while it starts, whom it is for
@@ -85,6 +90,7 @@ class _Ticket:
     stage: _Stage = _Stage.LINED
     want: Want | None = None
     worker: int | None = None
+    placed: bool = False  # there is a place for it, and it waits for the CPU only
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,8 @@ class Scheduler:
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take note of an event and decide. `now` is in seconds of a clock that never goes back."""
+        for worker in self._loading():
+            worker.loaded = worker.since + LOADING <= now  # or it never will
         actions = list(self._dispatch(event, now))
         actions += self._place(now)
         actions += self._expire(now)
@@ -133,8 +141,11 @@ class Scheduler:
             waits += [w.since + timeout for w in self._idle() if self._starved or not w.pending]
         if timeout := self.limits.park_timeout:
             waits += [w.since + timeout for w in self._parked_ones()]
-        if self._refill_step() is not False:
-            waits.append(max(self._refill_at, self._blocked_until))
+        start_at = -inf if self._may_start() else min(w.since + LOADING for w in self._loading())
+        if any(t.placed for t in self._queue()):
+            waits.append(start_at)
+        if (step := self._refill_step()) is not False:
+            waits.append(max(self._refill_at, self._blocked_until, start_at if step is True else -inf))
         return min(waits, default=inf)
 
     def figures(self) -> Figures:
@@ -173,6 +184,7 @@ class Scheduler:
             TurnEnded: self._ended,
             TurnParked: self._parked,
             WorkerReady: self._ready,
+            WorkerLoaded: self._loaded,
             WorkerStirred: self._stirred,
             WorkerExited: self._exited,
             EvictRequested: self._evicted,
@@ -194,7 +206,7 @@ class Scheduler:
         elif event.conversation not in self._owners:
             self._tickets[ticket.id] = ticket
             yield from self._admit(ticket)
-        elif len(self._queue()) >= self.limits.queue_size:
+        elif len(self._crowd()) >= self.limits.queue_size:
             yield Reject(ticket.id, Refusal.QUEUE_FULL)
         else:
             self._tickets[ticket.id] = ticket
@@ -240,9 +252,14 @@ class Scheduler:
             for worker in list(self.workers.values()):
                 yield from self._let_go(worker, StopReason.OUTDATED, parked=False)
 
+    def _loaded(self, event: WorkerLoaded, _now: float) -> Iterable[Action]:
+        if (worker := self.workers.get(event.worker)) is not None:
+            worker.loaded = True
+        return ()
+
     def _stirred(self, event: WorkerStirred, now: float) -> Iterable[Action]:
         if (worker := self.workers.get(event.worker)) is not None:
-            worker.pending, worker.since = event.pending, now
+            worker.pending, worker.since, worker.loaded = event.pending, now, True
         return ()
 
     def _leave(self, ticket: _Ticket) -> Iterator[Action]:
@@ -278,7 +295,7 @@ class Scheduler:
     def _give_back(self, ticket_id: int, phase: Phase, now: float) -> Iterator[Action]:
         ticket = self._tickets.pop(ticket_id)
         if (worker := self._worker(ticket)) is not None:
-            worker.ticket, worker.since = None, now
+            worker.ticket, worker.since, worker.loaded = None, now, True
             worker.turns += 1
             if phase is Phase.STOPPING:
                 yield self._stop(worker, StopReason.UNUSABLE)
@@ -357,11 +374,13 @@ class Scheduler:
     def _place(self, now: float) -> Iterator[Action]:
         """Serve the waiting tickets in order of arrival, as far as workers and places go."""
         freeing = sum(w.phase is Phase.STOPPING for w in self.workers.values())
+        room = self.limits.size - len(self.workers)
         blocked = False  # a ticket that waits for a place holds back those behind it that need one too
         for ticket in [t for t in self._tickets.values() if t.stage is _Stage.WAITING]:
             if ticket.worker is not None:
                 continue  # a worker is being started for it
             assert ticket.want is not None
+            ticket.placed = False
             own = self.of(ticket.conversation)
             if own is not None:
                 freeing -= own.phase is Phase.STOPPING
@@ -370,17 +389,24 @@ class Scheduler:
                 yield from self._use_spare(ticket, spare, now)
             elif now < self._blocked_until:
                 yield from self._reject(ticket, Refusal.BACKING_OFF, self._blocked_until - now)
-            elif not blocked and len(self.workers) < self.limits.size:
-                yield self._spawn(ticket.want.launch, now, ticket)
+            elif not blocked and room > 0:
+                room -= 1
+                yield from self._start_for(ticket, ticket.want, now)
             elif freeing > 0:
                 freeing -= 1
             elif not blocked and (victim := self._victim(ticket, now)) is not None:
                 yield self._stop(victim, StopReason.CAPACITY)
-            elif self._queue().index(ticket) >= self.limits.queue_size:
+            elif self._crowd().index(ticket) >= self.limits.queue_size:
                 yield from self._reject(ticket, Refusal.QUEUE_FULL)
             else:
                 blocked = True
         self._starved = blocked
+
+    def _start_for(self, ticket: _Ticket, want: Want, now: float) -> Iterator[Action]:
+        """Start a worker for a ticket that has a place, or let it wait until others have loaded."""
+        ticket.placed = not self._may_start()
+        if not ticket.placed:
+            yield self._spawn(want.launch, now, ticket)
 
     def _use_own(self, ticket: _Ticket, want: Want, own: WorkerView, now: float) -> Iterator[Action]:
         """Take the conversation's own worker; an unsuited one goes first: two never share a session."""
@@ -448,7 +474,7 @@ class Scheduler:
             unsuited = step.phase is Phase.SPARE and step.launch != self.spare_launch
             self._refill_at = now + REFILL_DELAY
             yield self._stop(step, StopReason.UNSUITED if unsuited else StopReason.CAPACITY)
-        elif step:
+        elif step and self._may_start():
             yield self._spawn(self.spare_launch, now)
 
     def _refill_step(self) -> WorkerView | bool:
@@ -511,6 +537,18 @@ class Scheduler:
         """Return the tickets that wait for their conversation or, with none on its way, for a worker."""
         waiting = {_Stage.LINED, _Stage.WAITING}
         return [t for t in self._tickets.values() if t.stage in waiting and t.worker is None]
+
+    def _crowd(self) -> list[_Ticket]:
+        """Return those of them that are many when the queue is full: who has a place is no burden."""
+        return [t for t in self._queue() if not t.placed]
+
+    def _loading(self) -> list[WorkerView]:
+        """Return the workers whose start takes the CPU."""
+        return [w for w in self.workers.values() if not w.loaded and w.phase is not Phase.STOPPING]
+
+    def _may_start(self) -> bool:
+        """Return whether one more process may start: beyond the CPUs all would be late."""
+        return len(self._loading()) < self.limits.starts
 
     def _idle(self) -> list[WorkerView]:
         """Return the idle workers; not those that an admitted ticket is about to ask for."""

@@ -48,7 +48,10 @@ class StopReason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The pool's settings. Times in seconds; an `idle_timeout` or `park_timeout` of 0 is never."""
+    """The pool's settings. Times in seconds; an `idle_timeout` or `park_timeout` of 0 is never.
+
+    `starts` is how many processes may load at once: more than there are CPUs make all of them late.
+    """
 
     size: int
     spares: int = 1
@@ -56,6 +59,7 @@ class Limits:
     queue_size: int = 64
     queue_timeout: float = 60.0
     park_timeout: float = 600.0
+    starts: int = 64
 
     @property
     def spare_target(self) -> int:
@@ -136,6 +140,13 @@ class WorkerReady:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerLoaded:
+    """A process has answered for the first time: its start takes no more of the CPU."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStirred:
     """A worker works unasked (`pending`: it may start to at any time), or has settled again."""
 
@@ -199,6 +210,7 @@ Event = (
     | TurnEnded
     | TurnParked
     | WorkerReady
+    | WorkerLoaded
     | WorkerStirred
     | WorkerExited
     | EvictRequested

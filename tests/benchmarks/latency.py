@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from statistics import median
 from typing import Final
@@ -20,6 +21,12 @@ LONG_HISTORY: Final = 200
 
 NEW_CONVERSATION_LIMIT: Final = 0.45
 """A new conversation with a spare ready, to a cold start of the CLI."""
+
+AT_ONCE: Final = 8
+AT_ONCE_LIMIT: Final = 0.8
+"""New conversations that begin together, to as many cold starts of the CLI: until all have answered."""
+
+AT_ONCE_SETTINGS: Final = {"POOL_SIZE": "12"}
 
 WARM_UP_TURNS: Final = 3
 ROUNDS: Final = 5
@@ -129,6 +136,41 @@ def new_conversation(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
     )
     yield Figure(name, "first content through the daemon, median", median(pairs.ours) * 1000, "ms")
     yield Figure(name, "first content of a cold start, median", median(pairs.theirs) * 1000, "ms")
+
+
+def new_conversations_at_once(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
+    """Measure a burst of new conversations until all have answered, against CLIs started for them."""
+
+    def measure(make: Callable[[], HttpConversation | DirectConversation]) -> float:
+        daemon.await_spare()
+        with ExitStack() as stack, ThreadPoolExecutor(AT_ONCE) as threads:
+            some = [stack.enter_context(closing(make())) for _ in range(AT_ONCE)]
+            started = time.perf_counter()
+            for asked in [threads.submit(conversation.ask, "hello") for conversation in some]:
+                asked.result()
+            return time.perf_counter() - started
+
+    pairs = alternate(
+        2 if quick else 8,
+        lambda _: measure(daemon.converse),
+        lambda _: measure(lambda: DirectConversation(daemon.command)),
+    )
+    name = "new-conversations-at-once"
+    yield Figure(
+        name,
+        f"{AT_ONCE} until all have answered, to as many cold starts",
+        pairs.ratio,
+        "",
+        AT_ONCE_LIMIT,
+        pairs.ratio_interval(),
+    )
+    yield Figure(
+        name,
+        "through the daemon, median",
+        median(pairs.ours) * 1000,
+        "ms",
+        floor=median(pairs.theirs) * 1000,
+    )
 
 
 def alternate(count: int, ours: Callable[[int], float], theirs: Callable[[int], float]) -> Pairs:

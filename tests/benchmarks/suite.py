@@ -11,7 +11,13 @@ from tests.benchmarks.admin import client_start
 from tests.benchmarks.ceiling import MANY_SETTINGS, ceiling, idle_connections, many_streams, many_turns
 from tests.benchmarks.charts import Chart
 from tests.benchmarks.harness import Daemon, daemon, model
-from tests.benchmarks.latency import hot_turn, new_conversation, responses_turn
+from tests.benchmarks.latency import (
+    AT_ONCE_SETTINGS,
+    hot_turn,
+    new_conversation,
+    new_conversations_at_once,
+    responses_turn,
+)
 from tests.benchmarks.matching import matching, seeding, stateless_turn
 from tests.benchmarks.measure import Figure
 from tests.benchmarks.memory import memory
@@ -37,6 +43,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "responses-turn": Benchmark(responses_turn),
     "tool-round-trip": Benchmark(tool_round_trip),
     "new-conversation": Benchmark(new_conversation),
+    "new-conversations-at-once": Benchmark(new_conversations_at_once, AT_ONCE_SETTINGS),
     # In process: the daemon must only be quiet.
     "matching": Benchmark(matching, {"CLAUDE_CODED_SPARE_WORKERS": "0"}),
     "stateless-turn": Benchmark(stateless_turn),

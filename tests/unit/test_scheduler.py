@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from claude_coded.scheduler import (
     BACKOFF_FIRST,
     BACKOFF_LAST,
+    LOADING,
     PROBATION,
     REFILL_DELAY,
     Action,
@@ -40,6 +41,7 @@ from claude_coded.scheduler import (
     TurnRequested,
     Want,
     WorkerExited,
+    WorkerLoaded,
     WorkerReady,
     WorkerStirred,
     WorkerWanted,
@@ -73,10 +75,11 @@ class Bench:
         queue_size: int = 64,
         queue_timeout: float = 60.0,
         park_timeout: float = 0.0,
+        starts: int = 64,
     ) -> None:
         self.now = 1000.1
         self.tickets = 0
-        limits = Limits(size, spares, idle_timeout, queue_size, queue_timeout, park_timeout)
+        limits = Limits(size, spares, idle_timeout, queue_size, queue_timeout, park_timeout, starts)
         self.scheduler = Scheduler(limits, AGENT, _refill_at=self.now + REFILL_DELAY)
 
     def send(self, event: Event) -> list[Action]:
@@ -229,6 +232,43 @@ def test_results_find_their_parked_worker() -> None:
     assert not bench.scheduler.holds(key("a"))
     ticket, actions = bench.ask("a")
     assert actions == [Assign(ticket, worker, hot=True)]
+
+
+# How many start at once -----------------------------------------------------------------------------------
+
+
+def test_starts_beyond_the_cpus_wait_until_one_has_loaded() -> None:
+    bench = Bench(4, starts=2, queue_size=0)
+    first, (spawn,) = bench.ask("a")
+    _, (other,) = bench.ask("b")
+    third, actions = bench.ask("c")
+    assert actions == []  # and is not refused: it has a place
+    assert isinstance(spawn, Spawn)
+    assert isinstance(other, Spawn)
+    assert bench.send(WorkerReady(spawn.worker)) == [Assign(first, spawn.worker, hot=False)]
+    (next_one,) = bench.send(WorkerLoaded(spawn.worker))
+    assert isinstance(next_one, Spawn)
+    assert bench.send(WorkerReady(next_one.worker)) == [Assign(third, next_one.worker, hot=False)]
+
+
+def test_process_that_never_answers_does_not_hold_up_the_others_for_long() -> None:
+    bench = Bench(3, starts=1)
+    bench.serve("a")
+    ticket, actions = bench.ask("b")
+    assert actions == []
+    assert bench.scheduler.deadline() == bench.now + LOADING
+    (spawn,) = bench.wait(LOADING)
+    assert isinstance(spawn, Spawn)
+    assert bench.send(WorkerReady(spawn.worker)) == [Assign(ticket, spawn.worker, hot=False)]
+
+
+def test_place_of_who_waits_for_the_cpu_is_not_given_away() -> None:
+    bench = Bench(2, starts=1, queue_size=0)
+    bench.serve("a")
+    bench.ask("b")
+    late, actions = bench.request("c")
+    assert actions == [Admit(late)]
+    assert bench.send(WorkerWanted(late, fresh())) == [Reject(late, Refusal.QUEUE_FULL)]
 
 
 # Whose place is given away ---------------------------------------------------------------------------------
@@ -1177,6 +1217,8 @@ class Process:
     conversation: str | None = None
     fit: Hashable = None
     pending: bool = False
+    loaded: bool = False
+    begun: float = 0.0  # when it last changed before it answered
     doomed: bool = False
     outdated: bool = False  # as doomed, but for turns that wait for their client
     used: float = 0.0
@@ -1206,6 +1248,7 @@ class Pool(RuleBasedStateMachine):
         queue_size=st.sampled_from([0, 1, 3, 64]),
         queue_timeout=st.sampled_from([0.0, 7.3, 60.0, 1000.0]),
         park_timeout=st.sampled_from([0.0, 9.7, 600.0]),
+        starts=st.sampled_from([1, 2, 64]),
     )
     def begin(self, **settings: Any) -> None:
         limits = Limits(**settings)
@@ -1262,7 +1305,7 @@ class Pool(RuleBasedStateMachine):
             assert asker.want.fresh == (process.conversation is None)
         asker.stage, asker.worker = Stage.SERVED, process.id
         asker.ends += 1
-        process.phase, process.used = Phase.BUSY, self.now
+        process.phase, process.used, process.begun = Phase.BUSY, self.now, self.now
         process.conversation, process.fit = asker.conversation, asker.want.fit
 
     def on_spawn(self, action: Spawn) -> None:
@@ -1270,10 +1313,21 @@ class Pool(RuleBasedStateMachine):
         assert not self.scheduler.draining
         assert self.now >= self.held_until
         self.spawned += 1
-        process = self.processes[action.worker] = Process(action.worker, action.launch, used=self.now)
+        process = self.processes[action.worker] = Process(
+            action.worker, action.launch, used=self.now, begun=self.now
+        )
         if isinstance(action.launch, tuple):
             process.conversation = action.launch[1]
         assert len(self.processes) <= self.scheduler.limits.size
+        assert len(self.loading()) <= self.scheduler.limits.starts
+
+    def loading(self) -> list[Process]:
+        """Return the processes whose start takes the CPU, as far as anybody knows."""
+        return [
+            p
+            for p in self.processes.values()
+            if not p.loaded and p.phase is not Phase.STOPPING and self.now < p.begun + LOADING
+        ]
 
     # What happens ------------------------------------------------------------------------------------------
 
@@ -1333,6 +1387,7 @@ class Pool(RuleBasedStateMachine):
         asker.stage = Stage.ENDED
         process = self.processes.get(asker.worker)
         if process is not None:
+            process.loaded = True
             process.phase = Phase.PARKED if how == "parked" else Phase.IDLE
             process.used = self.now
         self.send(TurnParked(asker.id) if how == "parked" else TurnEnded(asker.id, keep=how == "kept"))
@@ -1343,14 +1398,21 @@ class Pool(RuleBasedStateMachine):
     @rule(pick=PICKS)
     def ready(self, pick: int) -> None:
         if (process := self.process(pick, Phase.STARTING)) is not None:
-            process.phase, process.used = Phase.SPARE, self.now
+            process.phase, process.used, process.begun = Phase.SPARE, self.now, self.now
             self.send(WorkerReady(process.id))
             assert process.conversation is None or process.phase in {Phase.BUSY, Phase.STOPPING}
+
+    @rule(pick=PICKS)
+    def load(self, pick: int) -> None:
+        if (process := self.process(pick, Phase.SPARE, Phase.BUSY)) is not None:
+            process.loaded = True
+            self.send(WorkerLoaded(process.id))
 
     @rule(pick=PICKS, pending=st.booleans())
     def stir(self, pick: int, pending: bool) -> None:
         if (process := self.process(pick, Phase.BUSY, Phase.IDLE, Phase.PARKED)) is not None:
-            process.pending, process.used = pending, self.now
+            process.pending, process.used, process.loaded = pending, self.now, True
+            process.loaded = True
             self.send(WorkerStirred(process.id, pending))
 
     @rule(pick=PICKS)
@@ -1468,11 +1530,13 @@ class Pool(RuleBasedStateMachine):
         ]
         if not needy:
             return
-        assert len(self.processes) >= self.scheduler.limits.size
+        full = len(self.processes) >= self.scheduler.limits.size
+        assert full or len(self.loading()) >= self.scheduler.limits.starts
         spares = {p.launch for p in self.processes.values() if p.phase is Phase.SPARE}
         assert not any(a.want is not None and a.want.fresh and a.want.launch in spares for a in needy)
         stopping = sum(p.phase is Phase.STOPPING for p in self.processes.values())
-        if len(needy) > stopping:
+        room = self.scheduler.limits.size - len(self.processes)
+        if len(needy) > stopping + room:
             promised = {
                 a.conversation
                 for a in self.askers.values()
