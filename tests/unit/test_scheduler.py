@@ -1305,7 +1305,8 @@ class Pool(RuleBasedStateMachine):
             assert asker.want.fresh == (process.conversation is None)
         asker.stage, asker.worker = Stage.SERVED, process.id
         asker.ends += 1
-        process.phase, process.used, process.begun = Phase.BUSY, self.now, self.now
+        self.goes_on(process)
+        process.phase, process.used = Phase.BUSY, self.now
         process.conversation, process.fit = asker.conversation, asker.want.fit
 
     def on_spawn(self, action: Spawn) -> None:
@@ -1320,6 +1321,11 @@ class Pool(RuleBasedStateMachine):
             process.conversation = action.launch[1]
         assert len(self.processes) <= self.scheduler.limits.size
         assert len(self.loading()) <= self.scheduler.limits.starts
+
+    def goes_on(self, process: Process) -> None:
+        """Give a process more time to load, unless it was given up."""
+        if self.now < process.begun + LOADING:
+            process.begun = self.now
 
     def loading(self) -> list[Process]:
         """Return the processes whose start takes the CPU, as far as anybody knows."""
@@ -1398,7 +1404,8 @@ class Pool(RuleBasedStateMachine):
     @rule(pick=PICKS)
     def ready(self, pick: int) -> None:
         if (process := self.process(pick, Phase.STARTING)) is not None:
-            process.phase, process.used, process.begun = Phase.SPARE, self.now, self.now
+            self.goes_on(process)
+            process.phase, process.used = Phase.SPARE, self.now
             self.send(WorkerReady(process.id))
             assert process.conversation is None or process.phase in {Phase.BUSY, Phase.STOPPING}
 
