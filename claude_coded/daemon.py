@@ -301,7 +301,7 @@ def limits(settings: Settings) -> Limits:
     """Return the pool's limits."""
     return Limits(
         settings.pool.size,
-        settings.pool.spare_count,
+        settings.pool.spares,
         settings.pool.idle_timeout,
         settings.pool.queue_size,
         settings.pool.queue_timeout,

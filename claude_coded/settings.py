@@ -195,12 +195,8 @@ class PoolSettings:
     idle_timeout: float = setting(
         "IDLE_TIMEOUT_MS", read.seconds, 300.0, "A hot worker idle this long is evicted; 0: never.", unit="ms"
     )
-    spares: int | None = setting(
-        f"{PREFIX}SPARE_WORKERS",
-        read.Number(0),
-        None,
-        "Workers spawned ahead; none when POOL_SIZE is 1.",
-        otherwise="a quarter of POOL_SIZE, at least 1",
+    spares: int = setting(
+        f"{PREFIX}SPARE_WORKERS", read.Number(0), 1, "Workers spawned ahead; none when POOL_SIZE is 1."
     )
     queue_size: int = setting(
         f"{PREFIX}QUEUE_SIZE", read.Number(0), 64, "Requests that may wait; beyond it 429 at once."
@@ -221,11 +217,6 @@ class PoolSettings:
         0,
         "Processes and threads of a worker, likewise; 0: no limit.",
     )
-
-    @property
-    def spare_count(self) -> int:
-        """Return how many workers are to be spawned ahead."""
-        return max(1, self.size // 4) if self.spares is None else self.spares
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ AT_ONCE: Final = 8
 AT_ONCE_LIMIT: Final = 0.8
 """New conversations that begin together, to as many cold starts of the CLI: until all have answered."""
 
-AT_ONCE_SETTINGS: Final = {"POOL_SIZE": "12"}
+AT_ONCE_SETTINGS: Final = {"POOL_SIZE": "12", "CLAUDE_CODED_SPARE_WORKERS": "3"}
+"""A quarter of the pool as spares, as a service with bursts would be set up."""
 
 WARM_UP_TURNS: Final = 3
 ROUNDS: Final = 5

@@ -13,7 +13,7 @@ NOWHERE: dict[str, str] = {"HOME": "/nowhere"}
 def test_defaults() -> None:
     settings = load({}, NOWHERE)
     assert (settings.server.host, settings.server.port) == ("127.0.0.1", 3000)
-    assert (settings.pool.size, settings.pool.spare_count, settings.pool.idle_timeout) == (5, 1, 300.0)
+    assert (settings.pool.size, settings.pool.spares, settings.pool.idle_timeout) == (5, 1, 300.0)
     assert settings.turns.timeout == 3600.0
     assert settings.claude.permission_mode == "bypassPermissions"
     assert settings.access.api_keys == {}
@@ -24,7 +24,7 @@ def test_flag_before_environment_before_file_before_default(tmp_path: Path) -> N
     file.write_text("pool_size = 2\nport = 4000\nqueue_size = 7\n")
     settings = load({"pool_size": "9"}, {"POOL_SIZE": "8", "PORT": "5000"}, file)
     assert (settings.pool.size, settings.server.port, settings.pool.queue_size) == (9, 5000, 7)
-    assert (settings.pool.spares, settings.pool.spare_count) == (None, 2)
+    assert settings.pool.spares == 1
 
 
 def test_the_file_may_be_named_by_the_environment(tmp_path: Path) -> None:
