@@ -178,7 +178,7 @@ CHAT: Final = "/v1/chat/completions"
 
 
 def _kinds(number: int) -> dict[str, _Large]:
-    """Return large requests of every kind, in the order that they are sent in; the second follows the first."""
+    """Return large requests of every kind, in the order in which they are sent."""
     said = {name: _said(random.Random(f"{name} {number}"), LARGE, 2500) for name in ("chat", "streamed")}
     first = {"role": "user", "content": "and now?"}
     replayed = {"role": "assistant", "content": "w0 "}  # as workers that replay answer everything
@@ -198,7 +198,7 @@ def _kinds(number: int) -> dict[str, _Large]:
 
 def stalls(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
     """Measure how late the deltas of a stream are while another client sends a large request."""
-    rounds = 1 if quick else 4
+    rounds = 1 if quick else 3
     worst: dict[str, list[float]] = {}
     with closing(daemon.converse()) as stream:
         stream.ask("hello")
