@@ -67,10 +67,16 @@ def dump(value: object) -> str:
     return msgspec.json.encode(value, enc_hook=str).decode()
 
 
-def dump_messages(messages: Sequence[Message]) -> str:
-    """Return the JSON of messages."""
-    pieces = (dump(piece)[1:-1] for piece in _pieces(messages))
-    return f"[{','.join(pieces)}]"
+def dump_messages(messages: Sequence[Message]) -> bytes:
+    """Return the JSON of messages, for a CAST to text.
+
+    As text one sign beyond Latin-1 would make it twice as wide, and SQLite's binding would encode it in one
+    call: no other thread runs for up to 60 ms of 10 MB.
+    """
+    pieces: list[bytes] = []
+    for piece in _pieces(messages):
+        pieces += (b",", msgspec.json.encode(piece)[1:-1])
+    return b"".join((b"[", *pieces[1:], b"]"))
 
 
 def _pieces(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:

@@ -415,7 +415,7 @@ class Store:
             number = self._id(key)
             database.execute("INSERT OR IGNORE INTO sessions VALUES (?, ?)", (conversation.session, number))
             database.execute(
-                "INSERT OR REPLACE INTO unfinished VALUES (?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO unfinished VALUES (?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?)",
                 (
                     number,
                     dump(unfinished.spans),
@@ -486,8 +486,8 @@ class Store:
             dump(record.usage),
             now,
         )
-        marks = ", ".join("?" * len(values))
-        statement = f"INSERT INTO turns VALUES (NULL, {marks})"  # noqa: S608 - question marks alone
+        marks = ", ".join("?" * (len(values) - 3))
+        statement = f"INSERT INTO turns VALUES (NULL, {marks}, CAST(? AS TEXT), ?, ?)"  # noqa: S608 - question marks alone
         return self._db.execute(statement, values).lastrowid
 
     def _find(self, digests: Sequence[bytes]) -> list[Found]:

@@ -40,7 +40,7 @@ from claude_coded.kept import KeptResponse
 from claude_coded.openai.responses.items import Item, answers_calls, history, listed, only_says
 from claude_coded.openai.responses.output import Answer, EventEncoder, Head, response_id
 from claude_coded.openai.responses.request import ResponseRequest, parse_response
-from claude_coded.openai.wire import check_conversation_id, convert, encode, field_of
+from claude_coded.openai.wire import check_conversation_id, convert, encode, encode_list, field_of
 from claude_coded.service import TurnService
 from claude_coded.turn import After, ConversationKey, Message, Profile, TurnRequest
 
@@ -317,7 +317,7 @@ async def _completed(batches: Batches | Follower, answer: Answer) -> dict[str, A
 
 def _input_of(body: bytes, serial: str) -> bytes:
     """Return the items of a request as they are listed later, as JSON."""
-    return encode(listed(field_of(body, "input"), serial))
+    return encode_list(listed(field_of(body, "input"), serial))
 
 
 def _items_of(kept: KeptResponse) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from tests.benchmarks.measure import Figure
 from tests.benchmarks.memory import memory
 from tests.benchmarks.operation import BUSY_SETTINGS, control_under_load, start_to_ready
 from tests.benchmarks.report import brief
+from tests.benchmarks.requests import STALL_SETTINGS, reading, stalls
 from tests.benchmarks.streams import cpu_per_delta, stream_rate
 from tests.benchmarks.sweeps import HOT_SETTINGS, conversations, deltas, history, stored
 from tests.benchmarks.tools import tool_round_trip
@@ -55,6 +56,8 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "client-start": Benchmark(client_start),
     # Without spares the whole pool can belong to conversations.
     "memory": Benchmark(memory, {"CLAUDE_CODED_SPARE_WORKERS": "0"}),
+    "reading": Benchmark(reading, {"CLAUDE_CODED_SPARE_WORKERS": "0"}),
+    "stalls": Benchmark(stalls, STALL_SETTINGS, replayed=True),
     "ceiling": Benchmark(ceiling, replayed=True),
     "many-streams": Benchmark(many_streams, MANY_SETTINGS, replayed=True),
     "idle-connections": Benchmark(idle_connections, replayed=True),

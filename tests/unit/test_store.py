@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable, Coroutine
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from claude_coded.kept import KeptResponse, Stand
 from claude_coded.marks import Mark, Marks
 from claude_coded.migrations import MIGRATIONS
 from claude_coded.profiles import McpFile
-from claude_coded.rows import Record
+from claude_coded.rows import PIECE, Record
 from claude_coded.store import Store
 from claude_coded.turn import After, ConversationKey, Message, Profile, Prompting, Role, Usage
 
@@ -131,6 +132,22 @@ async def say(store: Store, text: str, base: Head | None = None, key: Conversati
     assert after is not None
     assert after.head is not None
     return after.head
+
+
+def test_messages_are_text_in_the_database_however_many_they_are(tmp_path: Path) -> None:
+    lead = tuple(Message.of(Role.USER, f"\N{SNOWMAN} {number}") for number in range(2 * PIECE + 1))
+
+    async def use(store: Store) -> None:
+        await store.begin(replace(CONVERSATION, unfinished=Unfinished((Span("a", "b"),), lead, ())))
+        begun = sqlite3.connect(tmp_path / "claude-coded.db")
+        with closing(begun):
+            assert begun.execute("SELECT typeof(lead), asked FROM unfinished").fetchone() == ("text", "[]")
+        await store.finish(KEY, [record(lead)], 2.0)
+        assert await store.messages(KEY) == lead
+
+    with_store(tmp_path, use)
+    with closing(sqlite3.connect(tmp_path / "claude-coded.db")) as database:
+        assert database.execute("SELECT typeof(messages) FROM turns").fetchone() == ("text",)
 
 
 def test_messages_are_those_of_the_branch_in_the_order_of_the_turns(tmp_path: Path) -> None:
