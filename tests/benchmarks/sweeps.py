@@ -33,7 +33,6 @@ from tests.benchmarks.memory import RSS_LIMIT
 from tests.benchmarks.streams import (
     CPU_LIMIT,
     RATE_LIMIT,
-    REST,
     Cost,
     RelayedConversation,
     idle_load,
@@ -81,7 +80,7 @@ def _stream_both(
     """Stream every length through both."""
     with (
         closing(daemon.converse()) as through,
-        closing(RelayedConversation(daemon.command, REST)) as relayed,
+        closing(RelayedConversation(daemon.command)) as relayed,
     ):
         through.ask("hello")
         relayed.ask("hello")
