@@ -1542,7 +1542,7 @@ class Pool(RuleBasedStateMachine):
         spares = {p.launch for p in self.processes.values() if p.phase is Phase.SPARE}
         assert not any(a.want is not None and a.want.fresh and a.want.launch in spares for a in needy)
         stopping = sum(p.phase is Phase.STOPPING for p in self.processes.values())
-        room = self.scheduler.limits.size - len(self.processes)
+        room = max(0, self.scheduler.limits.size - len(self.processes))  # a smaller pool has too many
         if len(needy) > stopping + room:
             promised = {
                 a.conversation
