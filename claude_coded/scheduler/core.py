@@ -543,8 +543,8 @@ class Scheduler:
         return [t for t in self._queue() if not t.placed]
 
     def _loading(self) -> list[WorkerView]:
-        """Return the workers whose start takes the CPU."""
-        return [w for w in self.workers.values() if not w.loaded and w.phase is not Phase.STOPPING]
+        """Return the workers whose start takes the CPU: one that is stopped in it does until it is gone."""
+        return [w for w in self.workers.values() if not w.loaded]
 
     def _may_start(self) -> bool:
         """Return whether one more process may start: beyond the CPUs all would be late."""

@@ -262,6 +262,23 @@ def test_process_that_never_answers_does_not_hold_up_the_others_for_long() -> No
     assert bench.send(WorkerReady(spawn.worker)) == [Assign(ticket, spawn.worker, hot=False)]
 
 
+def test_spare_that_is_stopped_while_it_loads_holds_up_others_until_it_is_gone() -> None:
+    bench = Bench(2, starts=1)
+    ticket, (spawn,) = bench.ask("a")
+    assert isinstance(spawn, Spawn)
+    bench.send(TicketCancelled(ticket))
+    bench.send(WorkerReady(spawn.worker))
+    _, actions = bench.ask("b", fresh(CHAT))
+    assert Spawn not in map(type, actions)
+    _, actions = bench.ask("c", fresh(CHAT))
+    assert Spawn not in map(type, actions)
+    (started,) = bench.send(WorkerExited(spawn.worker))
+    assert isinstance(started, Spawn)
+    bench.send(WorkerReady(started.worker))
+    (other,) = bench.send(WorkerLoaded(started.worker))
+    assert isinstance(other, Spawn)
+
+
 def test_place_of_who_waits_for_the_cpu_is_not_given_away() -> None:
     bench = Bench(2, starts=1, queue_size=0)
     bench.serve("a")
@@ -1329,11 +1346,7 @@ class Pool(RuleBasedStateMachine):
 
     def loading(self) -> list[Process]:
         """Return the processes whose start takes the CPU, as far as anybody knows."""
-        return [
-            p
-            for p in self.processes.values()
-            if not p.loaded and p.phase is not Phase.STOPPING and self.now < p.begun + LOADING
-        ]
+        return [p for p in self.processes.values() if not p.loaded and self.now < p.begun + LOADING]
 
     # What happens ------------------------------------------------------------------------------------------
 
