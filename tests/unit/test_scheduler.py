@@ -1432,7 +1432,6 @@ class Pool(RuleBasedStateMachine):
     def stir(self, pick: int, pending: bool) -> None:
         if (process := self.process(pick, Phase.BUSY, Phase.IDLE, Phase.PARKED)) is not None:
             process.pending, process.used, process.loaded = pending, self.now, True
-            process.loaded = True
             self.send(WorkerStirred(process.id, pending))
 
     @rule(pick=PICKS)
