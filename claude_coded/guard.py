@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeVar
 from uuid import uuid4
 
 from claude_coded.listener import App, Message, Receive, Scope, Send
 
+T = TypeVar("T")
+
 _SENDS_PER_YIELD: Final = 32
 _DISCONNECT: Final = "http.disconnect"
+_UNWATCHED: Final = 0.005
+"""Seconds that a request runs before its client is watched: one that is gone by then is seen then."""
+
 _PAUSE: Final = 1.0
 """Seconds without a byte after which a refused client is taken to wait for its answer."""
 
@@ -20,8 +26,8 @@ class ClientGone(ConnectionError):
     """The client closed its connection before the response had ended."""
 
 
-class _Refused(Exception):
-    """Why a request never reaches the app; `unread` when its client is still sending."""
+class BodyRefused(Exception):
+    """Why a request's body is not taken, which the guard answers; `unread` when its client still sends."""
 
     def __init__(self, status: int, message: str, *, unread: bool = False) -> None:
         super().__init__(message)
@@ -30,8 +36,10 @@ class _Refused(Exception):
 
 
 class ConnectionGuard:
-    """An ASGI app around another: reads each body first, and cancels the request when its client goes away.
+    """An ASGI app around another: bounds each body, and cancels the request when its client goes away.
 
+    The app begins while the body is on its way, and gets it whole; its client is watched from then on. One
+    that answers without it answers when the client has sent it: most clients read nothing before.
     `max_body` is in bytes (413 beyond it), `body_timeout` in seconds from the request's head to its last byte
     (408 beyond it). What a client still sends after its 413 is dropped, for as long again.
     A half-closed connection counts as gone.
@@ -53,43 +61,12 @@ class ConnectionGuard:
             await self._app(scope, receive, send)
             return
         try:
-            body = await self._read_body(scope, receive)
-        except _Refused as refusal:
-            await self._refuse(receive, send, refusal)
-        except ClientGone:
-            return
-        else:
+            body = _Body(receive, _announced_length(scope), self._max_body, self._body_timeout)
             await _Exchange(receive, send, body).run(self._app, scope)
+        except BodyRefused as refusal:
+            await self._refuse(receive, send, refusal)
 
-    async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
-        length = _announced_length(scope)
-        if length == 0:
-            return b""
-        if length is not None and length > self._max_body:
-            raise self._too_large(f"{length} bytes", unread=True)
-        try:
-            async with asyncio.timeout(self._body_timeout):
-                return await self._collect(receive)
-        except TimeoutError:
-            raise _Refused(408, f"The request body took longer than {self._body_timeout:g} s.") from None
-
-    async def _collect(self, receive: Receive) -> bytes:
-        chunks: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] == _DISCONNECT:
-                raise ClientGone("the client closed its connection before its request had ended")
-            chunk = message.get("body", b"")
-            more = message.get("more_body", False)
-            size += len(chunk)
-            if size > self._max_body:
-                raise self._too_large(f"more than {self._max_body} bytes", unread=more)
-            chunks.append(chunk)
-            if not more:
-                return b"".join(chunks)
-
-    async def _refuse(self, receive: Receive, send: Send, refusal: _Refused) -> None:
+    async def _refuse(self, receive: Receive, send: Send, refusal: BodyRefused) -> None:
         rest = await _send_refusal(send, refusal)
         if refusal.unread:
             # Most clients read nothing before all is written: an end now would break their pipe instead.
@@ -105,32 +82,109 @@ class ConnectionGuard:
                     async with asyncio.timeout(self._pause):
                         more = (await receive()).get("more_body", False)  # a disconnect has no more, either
 
-    def _too_large(self, size: str, *, unread: bool) -> _Refused:
-        message = f"The request body has {size}; at most {self._max_body} are accepted."
-        return _Refused(413, message, unread=unread)
+
+class _Body:
+    """A request's body: its first piece is asked for at once, while the request's head is looked at.
+
+    `length` is what was announced, None where nothing was; `bound` is in bytes, `seconds` are for all of it.
+    """
+
+    __slots__ = ("_bound", "_first", "_receive", "_seconds")
+
+    def __init__(self, receive: Receive, length: int | None, bound: int, seconds: float) -> None:
+        self._receive = receive
+        self._bound = bound
+        self._seconds = seconds
+        if length is not None and length > bound:
+            raise self._too_large(f"{length} bytes", unread=True)
+        self._first = None if length == 0 else asyncio.ensure_future(receive())
+
+    @property
+    def awaited(self) -> bool:
+        """Return whether there is one that was not read yet."""
+        return self._first is not None
+
+    async def read(self) -> bytes:
+        """Return all of it. Raises BodyRefused and ClientGone."""
+        chunks: list[bytes] = []
+        await self._collect(chunks.append)
+        return b"".join(chunks)
+
+    async def drop(self) -> None:
+        """Wait for its end. Raises BodyRefused and ClientGone."""
+        await self._collect(lambda _: None)
+
+    def close(self) -> None:
+        """Leave it."""
+        first, self._first = self._first, None
+        if first is not None:
+            first.cancel()
+
+    async def _collect(self, keep: Callable[[bytes], None]) -> None:
+        first, self._first = self._first, None
+        if first is None:
+            return
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._keep_all(await first, keep)
+        except TimeoutError:
+            raise BodyRefused(408, f"The request body took longer than {self._seconds:g} s.") from None
+
+    async def _keep_all(self, message: Message, keep: Callable[[bytes], None]) -> None:
+        size = 0
+        while True:
+            if message["type"] == _DISCONNECT:
+                raise ClientGone("the client closed its connection before its request had ended")
+            chunk = message.get("body", b"")
+            more = message.get("more_body", False)
+            size += len(chunk)
+            if size > self._bound:
+                raise self._too_large(f"more than {self._bound} bytes", unread=more)
+            keep(chunk)
+            if not more:
+                return
+            message = await self._receive()
+
+    def _too_large(self, size: str, *, unread: bool) -> BodyRefused:
+        message = f"The request body has {size}; at most {self._bound} are accepted."
+        return BodyRefused(413, message, unread=unread)
 
 
 class _Exchange:
-    """One request whose body has been read, and its response."""
+    """One request and its response."""
 
-    __slots__ = ("_body", "_ended", "_gone", "_over", "_receive", "_send", "_sends", "_task", "_watch")
+    __slots__ = (
+        "_begin",
+        "_body",
+        "_ended",
+        "_gone",
+        "_over",
+        "_read",
+        "_receive",
+        "_send",
+        "_sends",
+        "_task",
+        "_watch",
+    )
 
-    def __init__(self, receive: Receive, send: Send, body: bytes) -> None:
+    def __init__(self, receive: Receive, send: Send, body: _Body) -> None:
         self._receive = receive
         self._send = send
-        self._body: bytes | None = body
+        self._body = body
+        self._read = False
         self._sends = 0
         self._ended = False
         self._gone = False
         self._over = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._begin: asyncio.TimerHandle | None = None
         self._watch: asyncio.Future[Message] | None = None
 
     async def run(self, app: App, scope: Scope) -> None:
         self._task = task = asyncio.current_task()
         assert task is not None
-        # The watch begins when the app first suspends: a response made in one go never pays for it.
-        begin = task.get_loop().call_soon(self._watch_client)
+        if not self._body.awaited:
+            self._watch_soon()
         try:
             await app(scope, self.receive, self.send)
         except asyncio.CancelledError:
@@ -140,16 +194,22 @@ class _Exchange:
             if not self._gone:
                 raise
         finally:
-            begin.cancel()
             self._close()
 
     def _close(self) -> None:
         self._ended = True
         self._over.set()
+        self._body.close()
+        if self._begin is not None:
+            self._begin.cancel()
         # Granian's futures hide what they hold from the collector: a circle through one is never freed.
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.cancel()
+
+    def _watch_soon(self) -> None:
+        # A response that is made at once never pays for the watch, and no other waits for its beginning.
+        self._begin = asyncio.get_running_loop().call_later(_UNWATCHED, self._watch_client)
 
     def _watch_client(self) -> None:
         # Granian's receive() returns a future, and no task is made; other servers' coroutines become one.
@@ -168,13 +228,27 @@ class _Exchange:
             self._task.cancel()
 
     async def receive(self) -> Message:
-        body, self._body = self._body, None
-        if body is not None:
-            return {"type": "http.request", "body": body, "more_body": False}
+        if not self._read:
+            self._read = True
+            return {"type": "http.request", "body": await self._take(self._body.read), "more_body": False}
         await self._over.wait()
         return {"type": _DISCONNECT}
 
+    async def _take(self, get: Callable[[], Awaitable[T]]) -> T:
+        """Return what comes of the body; its client is watched from then on."""
+        awaited = self._body.awaited
+        try:
+            got = await get()
+        except ClientGone:
+            self._gone = True
+            raise
+        if awaited:
+            self._watch_soon()
+        return got
+
     async def send(self, message: Message) -> None:
+        if self._body.awaited:
+            await self._take(self._body.drop)
         self._sends += 1
         if not self._sends % _SENDS_PER_YIELD:  # the server's send need not suspend: let others run
             await asyncio.sleep(0)
@@ -196,7 +270,7 @@ def _announced_length(scope: Scope) -> int | None:
     return length
 
 
-async def _send_refusal(send: Send, refusal: _Refused) -> bytes:
+async def _send_refusal(send: Send, refusal: BodyRefused) -> bytes:
     """Send all of a refusal but its last byte, which is returned: the server closes after that one."""
     error = {"message": str(refusal), "type": "invalid_request_error", "param": None, "code": None}
     body = json.dumps({"error": error}).encode()

@@ -17,7 +17,7 @@ from falcon import media
 
 from claude_coded import logs
 from claude_coded.errors import CodedError, Forbidden, InvalidApiKey
-from claude_coded.guard import ClientGone, ConnectionGuard
+from claude_coded.guard import BodyRefused, ClientGone, ConnectionGuard
 from claude_coded.http.idempotency import Replays
 from claude_coded.http.resources import (
     About,
@@ -30,7 +30,7 @@ from claude_coded.http.resources import (
 )
 from claude_coded.http.responses import Responses
 from claude_coded.http.turns import Request
-from claude_coded.listener import App, Receive, Scope, Send
+from claude_coded.listener import App, Message, Receive, Scope, Send
 from claude_coded.openai.wire import encode
 from claude_coded.service import TurnService
 from claude_coded.settings import Settings
@@ -49,7 +49,7 @@ class Api:
         self._gate = Gate(Access.of(service.settings, keys))
         server = service.settings.server
         # Falcon's annotations are narrower than ASGI's: it takes any mapping for a message.
-        app = cast("App", create_app(service, about, self._gate))
+        app = _head_first(cast("App", create_app(service, about, self._gate)))
         self._guard = ConnectionGuard(app, max_body=server.max_body_bytes, body_timeout=server.body_timeout)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,7 +82,8 @@ def create_app(service: TurnService, about: About, gate: "Gate") -> falcon.asgi.
     app.set_error_serializer(_serialize)
     app.add_error_handler(CodedError, _on_coded_error)
     app.add_error_handler(Exception, _on_exception)
-    app.add_error_handler(ClientGone, _on_client_gone)
+    app.add_error_handler(ClientGone, _pass_on)
+    app.add_error_handler(BodyRefused, _pass_on)
     return app
 
 
@@ -211,7 +212,26 @@ async def _on_exception(
     await _on_coded_error(req, resp, CodedError("an internal error occurred"), {})
 
 
-async def _on_client_gone(
-    _req: Request, _resp: falcon.asgi.Response, error: ClientGone, _: dict[str, Any]
-) -> None:
-    raise error
+async def _pass_on(_req: Request, _resp: falcon.asgi.Response, error: Exception, _: dict[str, Any]) -> None:
+    raise error  # the guard's
+
+
+def _head_first(app: App) -> App:
+    """Have Falcon look at a request's head, and at who calls, while the body is on its way.
+
+    It would wait for the first piece, of which it is given an empty one.
+    """
+
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        begun = scope["type"] != "http"
+
+        async def receive_on() -> Message:
+            nonlocal begun
+            if begun:
+                return await receive()
+            begun = True
+            return {"type": "http.request", "body": b"", "more_body": True}
+
+        await app(scope, receive_on, send)
+
+    return call

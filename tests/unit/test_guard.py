@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_coded.guard import ClientGone, ConnectionGuard
+from claude_coded.guard import BodyRefused, ClientGone, ConnectionGuard
 from claude_coded.listener import App, Listener, Message, Receive, Scope, Send, bind_tcp
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -84,7 +84,8 @@ class Probe:
 class Waiting(Probe):
     """Never answers."""
 
-    async def answer(self, _scope: Scope, _receive: Receive, _send: Send) -> None:
+    async def answer(self, _scope: Scope, receive: Receive, _send: Send) -> None:
+        await receive()
         await asyncio.Event().wait()
 
 
@@ -228,7 +229,7 @@ def test_a_client_that_leaves_an_idle_connection_cancels_nothing() -> None:
 @pytest.mark.parametrize(
     "length", [b"content-length: 100\r\n\r\n", b"transfer-encoding: chunked\r\n\r\n64\r\n"]
 )
-def test_a_client_that_leaves_within_its_body_never_reaches_the_app(
+def test_a_client_that_leaves_within_its_body_ends_its_request(
     leave: Leave, length: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def test() -> None:
@@ -237,7 +238,7 @@ def test_a_client_that_leaves_within_its_body_never_reaches_the_app(
             client = await harness.connect()
             await client.request(POST + length + b"hi")
             leave(client)
-        assert not app.running.is_set()
+            assert isinstance(await app.end(), ClientGone)
 
     run(test())
     assert not caplog.records
@@ -446,7 +447,7 @@ def test_a_chunked_body_is_refused_once_it_is_too_big() -> None:
             for _ in range(3):  # 1200 bytes, and no end
                 await client.request(b"190\r\n" + 400 * b"x" + b"\r\n")
             assert is_refusal(await client.response(), 413)
-        assert not app.running.is_set()
+            assert isinstance(await app.end(), BodyRefused)
 
     run(test())
 
@@ -476,7 +477,52 @@ def test_a_slow_body_is_refused() -> None:
             await client.request(POST + b"content-length: 100\r\n\r\nhi")
             assert is_refusal(await client.response(), 408)
             assert await client.reader.read() == b""
-        assert not app.running.is_set()
+            assert isinstance(await app.end(), BodyRefused)
+
+
+class Refusing(Probe):
+    """Answers without a look at the body."""
+
+    async def answer(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await answer(send, b"no")
+
+
+def test_an_answer_that_needs_no_body_waits_for_its_end() -> None:
+    async def test() -> None:
+        app = Refusing()
+        async with serving(app, max_body=40_000_000) as harness:
+            client = await harness.connect()
+            size = 30_000_000  # more than the kernel holds for one connection
+            await client.request(POST + b"content-length: %d\r\n\r\n" % size)
+            await app.running.wait()  # it has begun, and is told nothing yet
+            await client.request(size * b"x")
+            assert (await client.response())[::2] == (200, b"no")
+            await client.request(GET)
+            assert (await client.response())[::2] == (200, b"no")  # on the same connection
+
+    run(test())
+
+
+def test_a_client_that_leaves_within_a_body_that_is_not_needed_ends_its_request() -> None:
+    async def test() -> None:
+        app = Refusing()
+        async with serving(app) as harness:
+            client = await harness.connect()
+            await client.request(POST + b"content-length: 100\r\n\r\nhi")
+            client.close()
+            assert isinstance(await app.end(), ClientGone)
+
+    run(test())
+
+
+def test_a_slow_body_that_is_not_needed_is_refused() -> None:
+    async def test() -> None:
+        async with serving(Refusing(), body_timeout=0.05) as harness:
+            client = await harness.connect()
+            await client.request(POST + b"content-length: 100\r\n\r\nhi")
+            assert is_refusal(await client.response(), 408)
+
+    run(test())
 
     run(test())
 
@@ -510,6 +556,7 @@ class FakeServer:
             for index, chunk in enumerate(chunks)
         ]
         self.gone = asyncio.Event()
+        self.asked = asyncio.Event()  # for what the script does not hold
         self.sent: list[Message] = []
         self.waiting = 0
 
@@ -517,6 +564,7 @@ class FakeServer:
         if self.unread:
             return self.unread.pop(0)
         self.waiting += 1
+        self.asked.set()
         try:
             await self.gone.wait()
         finally:
@@ -578,7 +626,7 @@ def test_the_watch_ends_with_its_request() -> None:
         server = FakeServer(b"")
 
         async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
-            await turns()
+            await server.asked.wait()
             assert server.waiting == 1
 
         await ConnectionGuard(app, max_body=1, body_timeout=1)(EMPTY, server.receive, server.send)
