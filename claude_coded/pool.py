@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 from claude_coded import scheduler as s
 from claude_coded.claude.launch import Launch
@@ -24,6 +24,10 @@ from claude_coded.turn import ConversationKey
 from claude_coded.worker import Cli, Watch, Worker
 
 log = logging.getLogger(__name__)
+
+BREATH: Final = 0.005
+"""Seconds from an event to a look at what is due when: those of a turn's beginning come together, and it
+need not wait for that. So much late a deadline may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,7 @@ class Pool:
         self._handling = False
         self._beats = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: str | None = None
         self._ending = False
@@ -251,8 +256,9 @@ class Pool:
     async def close(self) -> None:
         """Stop all workers and wait until they are gone."""
         self.drain(for_good=True)
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._look):
+            if timer is not None:
+                timer.cancel()
         for number in self._workers:
             self.desk.withdraw(number)
         await asyncio.gather(*(worker.stop() for worker in self._workers.values()))
@@ -275,7 +281,8 @@ class Pool:
                 self._beats += isinstance(event, s.Tick)
         finally:
             self._handling = False
-        self._set_timer()
+        if self._look is None:
+            self._look = asyncio.get_running_loop().call_later(BREATH, self._set_timer)
 
     async def _ask(self, ticket: int, event: s.Event) -> Any:  # noqa: ANN401 - None or a Lease
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -411,6 +418,7 @@ class Pool:
         self.desk.withdraw(worker.id, asked)
 
     def _set_timer(self) -> None:
+        self._look = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

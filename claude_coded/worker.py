@@ -126,6 +126,7 @@ class Worker:
         self._limits = Limits()
         self._running = False
         self._tasks = 0
+        self._stirred = False  # what was told last of `pending`
         self._idle = asyncio.Event()
         self._idle.set()
         self._cost = 0.0
@@ -205,7 +206,7 @@ class Worker:
         if self.state is WorkerState.DEAD:
             return
         # A running tool does not notice EOF; TERM makes the CLI clean up its children.
-        gentle = self.state in {WorkerState.SPARE, WorkerState.IDLE} and not self.pending
+        gentle = self.state in (WorkerState.SPARE, WorkerState.IDLE) and not self.pending
         if self.state is not WorkerState.STOPPING:
             self._enter(WorkerState.STOPPING, "asked to")
         if await self._process.begin_stop(close=gentle) and await self._process.gone_within(EOF_GRACE):
@@ -308,7 +309,7 @@ class Worker:
         self._alive()
 
     def _alive(self) -> None:
-        if self.state in {WorkerState.STOPPING, WorkerState.DEAD}:
+        if self.state in (WorkerState.STOPPING, WorkerState.DEAD):
             raise self.death
 
     async def _initialize(self, ask: Ask, setup: Setup) -> None:
@@ -407,12 +408,17 @@ class Worker:
         return self._rest()
 
     def _rest(self) -> bool:
-        if self.state not in {WorkerState.BUSY, WorkerState.INTERRUPTING}:
+        if self.state not in (WorkerState.BUSY, WorkerState.INTERRUPTING):
             return False
         self._enter(WorkerState.IDLE, "turn ended")
         # What a turn leaves running in the background may start a turn of its own.
-        self._watch.stirred(self, self.pending)
+        self._tell_pending()
         return True
+
+    def _tell_pending(self) -> None:
+        if self.pending != self._stirred:
+            self._stirred = self.pending
+            self._watch.stirred(self, self._stirred)
 
     # Talk ----------------------------------------------------------------------------------------------
 
@@ -508,15 +514,14 @@ class Worker:
             self._listed.set()
 
     def _note(self, message: System) -> None:
-        before = self.pending
         if message.subtype == "session_state_changed":
             # Not only `running`: while it waits for leave to do something, it is `requires_action`.
             self._running = message.state != "idle"
             self._idle.clear() if self._running else self._idle.set()
         elif message.subtype == "background_tasks_changed":
             self._tasks = len(message.tasks or ())
-        if self._turn is None and self.pending != before:
-            self._watch.stirred(self, self.pending)
+        if self._turn is None:
+            self._tell_pending()
 
     def _ended(self) -> None:
         death = self.death

@@ -58,6 +58,8 @@ class OptionFields(Struct, frozen=True):
 
 def parse_options(body: Mapping[str, Any]) -> Options:
     """Return the options. Raises InvalidRequest and UnsupportedParameter."""
+    if body.keys().isdisjoint(OptionFields.__struct_fields__):
+        return Options()  # as in most requests
     fields = convert(body, OptionFields)
     return Options(
         stop=_stops(fields.stop),

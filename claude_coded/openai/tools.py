@@ -74,6 +74,8 @@ def parse_tools(body: Mapping[str, Any]) -> Tools:
 
     Of functions one is called at a time: an answer has room for one.
     """
+    if body.keys().isdisjoint(ToolFields.__struct_fields__):
+        return Tools()  # as in most requests
     fields = convert(body, ToolFields)
     if fields.tools and fields.functions:
         raise InvalidRequest("functions are deprecated; they do not go with tools", param="functions")

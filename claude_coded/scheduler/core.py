@@ -410,7 +410,7 @@ class Scheduler:
 
     def _use_own(self, ticket: _Ticket, want: Want, own: WorkerView, now: float) -> Iterator[Action]:
         """Take the conversation's own worker; an unsuited one goes first: two never share a session."""
-        if own.phase not in {Phase.IDLE, Phase.PARKED}:
+        if own.phase not in (Phase.IDLE, Phase.PARKED):
             return
         if own.fit == want.fit:
             yield self._assign(ticket, own, now)
@@ -516,7 +516,7 @@ class Scheduler:
 
     def _assign(self, ticket: _Ticket, worker: WorkerView, now: float) -> Action:
         assert ticket.want is not None
-        hot = worker.phase in {Phase.IDLE, Phase.PARKED}
+        hot = worker.phase in (Phase.IDLE, Phase.PARKED)
         worker.phase, worker.ticket, worker.since = Phase.BUSY, ticket.id, now
         worker.conversation, worker.fit = ticket.conversation, ticket.want.fit
         worker.continued |= hot or not ticket.want.fresh or ticket.want.lasting
@@ -535,8 +535,8 @@ class Scheduler:
 
     def _queue(self) -> list[_Ticket]:
         """Return the tickets that wait for their conversation or, with none on its way, for a worker."""
-        waiting = {_Stage.LINED, _Stage.WAITING}
-        return [t for t in self._tickets.values() if t.stage in waiting and t.worker is None]
+        waiting = (_Stage.LINED, _Stage.WAITING)
+        return [t for t in self._tickets.values() if t.worker is None and t.stage in waiting]
 
     def _crowd(self) -> list[_Ticket]:
         """Return those of them that are many when the queue is full: who has a place is no burden."""
@@ -569,6 +569,6 @@ class Scheduler:
             for w in self.workers.values()
             if w.conversation is None
             and w.ticket is None
-            and w.phase in {Phase.SPARE, Phase.STARTING}
+            and w.phase in (Phase.SPARE, Phase.STARTING)
             and not w.doomed
         ]
