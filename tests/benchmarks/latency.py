@@ -30,7 +30,7 @@ AT_ONCE_SETTINGS: Final = {"POOL_SIZE": "12", "CLAUDE_CODED_SPARE_WORKERS": "3"}
 """A quarter of the pool as spares, as a service with bursts would be set up."""
 
 WARM_UP_TURNS: Final = 3
-ROUNDS: Final = 5
+ROUNDS: Final = 9
 """One CLI process differs from the next by milliseconds for all its life: each round has new ones."""
 
 
@@ -78,7 +78,7 @@ def _ratio(name: str, title: str, pairs: Pairs) -> Figure:
 
 
 def _hot_rounds(daemon: Daemon, converse: Callable[[], HttpConversation], *, quick: bool) -> Pairs:
-    rounds = [_hot_round(daemon, converse, 10 if quick else 20) for _ in range(3 if quick else ROUNDS)]
+    rounds = [_hot_round(daemon, converse, 10 if quick else 12) for _ in range(3 if quick else ROUNDS)]
     return Pairs(
         [value for part in rounds for value in part.ours], [v for part in rounds for v in part.theirs]
     )
