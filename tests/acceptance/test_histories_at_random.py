@@ -3,7 +3,9 @@
 import copy
 import json
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 
 from tests.acceptance.conftest import Start
 from tests.support.client import Client, assistant, function, told, user
-from tests.support.daemon import Daemon, Json, Model
+from tests.support.daemon import Answer, Daemon, Json, Model, Stream
 
 
 class Walk:
@@ -386,14 +388,46 @@ SCRIPTS = (
 """What a question has called: {0} is a call of a client's tool, {1} one of Claude's own, or nothing."""
 
 
+class Account:
+    """How the requests to a daemon have ended, by the clients' count and by the daemon's."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon = daemon
+        self.ends: Counter[str] = Counter()
+        self._ask, self._stream = daemon.ask, daemon.stream
+        daemon.ask, daemon.stream = self.ask, self.stream  # type: ignore[method-assign]
+
+    def ask(self, *given: Any, **more: Any) -> Answer:
+        answer = self._ask(*given, **more)
+        self.ends["finished" if answer.ok else answer.code] += 1
+        return answer
+
+    @contextmanager
+    def stream(self, *given: Any, **more: Any) -> Iterator[Stream]:
+        """Ask for a stream that is left before its end."""
+        with self._stream(*given, **more) as stream:
+            yield stream
+        self.ends["left"] += 1
+
+    def check(self) -> None:
+        """Check that each request has ended in one of the ways that are documented, and was recorded so."""
+        self.daemon.settled()
+        assert set(self.ends) <= {"finished", "left", "overloaded"}
+        log = [json.loads(line)["message"] for line in self.daemon.log.splitlines() if line.startswith("{")]
+        assert log.count("turn finished") == self.ends["finished"]
+        assert log.count("turn given up") == self.ends["left"] + self.ends["overloaded"]
+
+
 def walk(start: Start, model: Model, kind: type[Walk], seed: int, steps: int) -> None:
     daemon = start(POOL_SIZE=3, CLAUDE_CODED_UPSTREAM_RETRIES=0, CLAUDE_CODED_LOG_LEVEL="debug")
-    walk = kind(daemon, model, seed)
+    walk, account = kind(daemon, model, seed), Account(daemon)
     try:
         walk.run(steps)
+        account.check()
     except BaseException as error:
         error.add_note(f"seed {seed}, after {walk.log}")
         raise
+    print(f"seed {seed}: {dict(account.ends)} after {dict(Counter(it.split()[0] for it in walk.log))}")
 
 
 @pytest.mark.parametrize("kind", [Walk, ToolWalk])
@@ -405,8 +439,8 @@ def test_random_clients_find_their_histories_at_the_model(
 
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", [Walk, ToolWalk])
-@pytest.mark.parametrize("seed", range(2, 22))
+@pytest.mark.parametrize(("seed", "steps"), [*((seed, 150) for seed in range(2, 22)), (22, 2000)])
 def test_random_clients_find_their_histories_at_the_model_for_long(
-    start: Start, model: Model, kind: type[Walk], seed: int
+    start: Start, model: Model, kind: type[Walk], seed: int, steps: int
 ) -> None:
-    walk(start, model, kind, seed, steps=150)
+    walk(start, model, kind, seed, steps)

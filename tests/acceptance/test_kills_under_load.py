@@ -110,7 +110,7 @@ def test_a_daemon_killed_again_and_again_loses_no_finished_turn(start: Start, se
         try:
             shift.up.set()
             for _ in range(kills):
-                time.sleep(chance.uniform(0.3, 2.5))  # the random time of the kill
+                time.sleep(chance.uniform(0.3, 4))  # the random time of the kill
                 shift.up.clear()
                 daemon.kill()
                 eventually(lambda: not daemon.processes(), 15)
