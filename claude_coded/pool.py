@@ -390,6 +390,9 @@ class Pool:
         self._workers.pop(worker.id, None)
         self.desk.withdraw(worker.id)
         view = self._scheduler.workers.get(worker.id)
+        if view is not None and view.phase is not s.Phase.STOPPING and not failed:
+            told = {"worker": worker.name, "status": worker.status, "phase": view.phase.value}
+            log.warning("a worker has died", extra=told)
         self._events.tell("worker.exited", worker=worker.name, status=worker.status, failed=failed)
         self.post(s.WorkerExited(worker.id, failed=failed))
         if view is not None and view.conversation is not None:

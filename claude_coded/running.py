@@ -432,7 +432,8 @@ class Run:
                 kind, reason=end.reason.value, input=used.input, output=used.output, cost_usd=used.cost_usd
             )
             recorded.set_result(replace(end, turn=number, at=now))
-            self._say("turn finished", lease, reason=end.reason.value, output=end.usage.output)
+            words = self._words_of(plan) if self._runs.settings.logs.prompts else {}
+            self._say("turn finished", lease, reason=end.reason.value, output=end.usage.output, **words)
         except CodedError as error:
             self._complain("a turn could not be recorded", error)
             self._tell_failure(error)
@@ -526,6 +527,11 @@ class Run:
 
     def _say(self, message: str, lease: Lease, **more: object) -> None:
         log.info(message, extra={"conversation": self.request.key.id, "worker": lease.worker.name, **more})
+
+    def _words_of(self, plan: Plan) -> dict[str, str]:
+        """Return what was asked and answered, for the log."""
+        asked = "\n".join(message.text for message in plan.asked)
+        return {"prompt": asked, "answer": self._said.message.text}
 
     def _complain(self, message: str, error: CodedError) -> None:
         log.warning(message, extra={"conversation": self.request.key.id, "error": error.message})

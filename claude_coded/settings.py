@@ -332,6 +332,18 @@ class LogSettings:
         "How much is logged: debug, info, warning or error.",
         metavar="LEVEL",
     )
+    prompts: bool = setting(
+        f"{PREFIX}LOG_PROMPTS",
+        read.truth,
+        False,
+        "Log what is asked and answered, too, whatever secrets that holds.",
+    )
+    requests: bool = setting(
+        f"{PREFIX}LOG_REQUESTS",
+        read.truth,
+        False,
+        "Log each HTTP request at its end: method, path, status, time, who.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

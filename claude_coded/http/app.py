@@ -47,6 +47,7 @@ class Api:
 
     def __init__(self, service: TurnService, keys: Mapping[str, str], about: About) -> None:
         self._gate = Gate(Access.of(service.settings, keys))
+        self._logs_requests = service.settings.logs.requests
         server = service.settings.server
         # Falcon's annotations are narrower than ASGI's: it takes any mapping for a message.
         app = _head_first(cast("App", create_app(service, about, self._gate)))
@@ -54,11 +55,30 @@ class Api:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        await self._guard(scope, receive, send)
+        if scope["type"] == "http" and self._logs_requests:
+            await self._serve_logged(scope, receive, send)
+        else:
+            await self._guard(scope, receive, send)
+
+    async def _serve_logged(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began, status = time.monotonic(), 0
+
+        async def send_noted(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self._guard(scope, receive, send_noted)
+        finally:
+            host, _ = scope.get("client") or ("", 0)
+            told = {"method": scope["method"], "path": scope["path"], "status": status, "client": host}
+            log.info("request", extra={**told, "seconds": round(time.monotonic() - began, 3)})
 
     def configure(self, settings: Settings, keys: Mapping[str, str]) -> None:
         """Go on with other settings and keys, from the next request on."""
         self._gate.access = Access.of(settings, keys)
+        self._logs_requests = settings.logs.requests
         server = settings.server
         self._guard.configure(max_body=server.max_body_bytes, body_timeout=server.body_timeout)
 

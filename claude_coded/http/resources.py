@@ -20,6 +20,7 @@ from claude_coded.http.turns import (
     deciding,
     hint,
     json_body,
+    name_conversation,
     name_ignored,
     named,
     send,
@@ -75,7 +76,7 @@ class ChatCompletions:
             size, Claim.of, req.context.tenant, req.get_header(KEY_HEADER), *deciding(req), body
         )
         begun = await self._replays.begin(claim, partial(self._begin, request))
-        resp.set_header(CONVERSATION_HEADER, begun.conversation)
+        name_conversation(resp, begun.conversation)
         name_ignored(resp, chat.ignored)
         envelope = Envelope(f"chatcmpl-{begun.serial}", begun.created, chat.model, functions=chat.functions)
         if chat.stream:

@@ -32,6 +32,7 @@ from claude_coded.http.turns import (
     deciding,
     hint,
     json_body,
+    name_conversation,
     name_ignored,
     named,
     send,
@@ -108,7 +109,7 @@ class Responses:
             size, Claim.of, req.context.tenant, req.get_header(KEY_HEADER), *deciding(req), body
         )
         begun = await self._replays.begin(claim, partial(self._begin, request))
-        resp.set_header(CONVERSATION_HEADER, begun.conversation)
+        name_conversation(resp, begun.conversation)
         name_ignored(resp, asked.ignored)
         answer = Answer(Head(begun.serial, begun.created, begun.conversation, asked))
         ends = self._join(ConversationKey(req.context.tenant, begun.conversation), answer, system)

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 import falcon
 import falcon.asgi
 
+from claude_coded import logs
 from claude_coded.errors import UnsupportedMediaType
 from claude_coded.http.batches import Batches
 from claude_coded.http.choices import HEADERS as CHOICES
@@ -69,6 +70,12 @@ def named(req: Request, resp: falcon.asgi.Response) -> str | None:
     if (header := req.get_header(CONVERSATION_HEADER)) is not None:
         resp.set_header(CONVERSATION_HEADER, check_conversation_id(header, CONVERSATION_HEADER))
     return header
+
+
+def name_conversation(resp: falcon.asgi.Response, name: str) -> None:
+    """Say which conversation it is, in the answer and in what is logged from here on."""
+    resp.set_header(CONVERSATION_HEADER, name)
+    logs.note(conversation=name)
 
 
 def hint(req: Request) -> str:
