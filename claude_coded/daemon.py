@@ -38,6 +38,8 @@ from claude_coded.service import TurnService
 from claude_coded.settings import Settings
 from claude_coded.store import Store
 from claude_coded.systemd import Notifier, attended, extending, watchdog_interval
+from claude_coded.tracing import Tracing
+from claude_coded.tracing import begin as begin_tracing
 from claude_coded.worker import Cli
 
 log = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ class Graph:
     base: Mapping[str, str]
     cli: Cli
     events: Events
+    tracing: Tracing
     store: Store
     desk: Desk
     models: Models
@@ -130,9 +133,12 @@ class Daemon:
             limits(settings), cli, launch_of(AGENT, settings), models=models.learn, desk=desk, events=events
         )
         traces = projects_directory(cli.environment), scratch_directory(cli.environment, os.getuid())
-        service = TurnService(store, pool, models, settings, events, traces=traces, wall=time.time)
+        tracing = begin_tracing(self._plan.environment, __version__)
+        service = TurnService(
+            store, pool, models, settings, events, traces=traces, wall=time.time, tracing=tracing
+        )
         http = Api(service, self._plan.keys, about)
-        return Graph(base, cli, events, store, desk, models, pool, service, http)
+        return Graph(base, cli, events, tracing, store, desk, models, pool, service, http)
 
     def _cli(self, base: Mapping[str, str]) -> Cli:
         retries = self._plan.settings.turns.upstream_retries
@@ -164,6 +170,7 @@ class Daemon:
                 await http.close(CLOSING)
                 await serving
                 graph.service.close()
+                await asyncio.to_thread(graph.tracing.close)
         log.info("stopped")
 
     def _note_serving(self, address: str, about: About) -> None:

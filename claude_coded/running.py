@@ -29,6 +29,7 @@ from claude_coded.scheduler import Want
 from claude_coded.settings import Settings
 from claude_coded.stopping import Stopper
 from claude_coded.store import Store
+from claude_coded.tracing import Tracing
 from claude_coded.turn import (
     AnswerEvent,
     ConversationKey,
@@ -56,7 +57,10 @@ PATIENCE: Final = 5.0
 
 
 class Runs:
-    """The turns that run, and what they need. `wall` returns Unix seconds; `events` are told of each turn."""
+    """The turns that run, and what they need.
+
+    `wall` returns Unix seconds; `events` and `tracing` are told of each turn.
+    """
 
     def __init__(
         self,
@@ -66,6 +70,7 @@ class Runs:
         wall: Callable[[], float],
         events: Events,
         *,
+        tracing: Tracing,
         aside: Aside,
     ) -> None:
         self.store = store
@@ -73,6 +78,7 @@ class Runs:
         self.settings = settings
         self.wall = wall
         self.events = events
+        self.tracing = tracing
         self.aside = aside
         self._runs: dict[ConversationKey, Run] = {}
         self._concluding: set[ConversationKey] = set()
@@ -165,6 +171,15 @@ class Run:
         self._began = 0.0  # Unix seconds; 0 until it is asked
         self._over = False  # its end was told
         self._handed = False  # its reader has what there was, and does not ask for more
+        self._finishing = False  # it is being recorded, whoever leaves
+        self._tools_traced = 0
+        self._traced = runs.tracing.turn(
+            self.request.trace,
+            "invoke_agent" if self.request.profile.agent else "chat",
+            self.request.profile.name,
+            conversation=self.request.key.id,
+            tenant=self.request.key.tenant,
+        )
 
     @property
     def progress(self) -> "Progress":
@@ -184,6 +199,8 @@ class Run:
             raise
         while True:
             events = self._ending(self._stopper.feed(self._activity.show(taken)), turn)
+            if self._activity.used > self._tools_traced:
+                self._trace_tools()
             if events or not taken:
                 self._said.add(events)
                 end = events[-1] if events else None
@@ -201,6 +218,10 @@ class Run:
                 if self._lease is None and self._failure is not None:
                     raise self._failure  # it was not waited for any longer
             taken = await turn.take(self._runs.settings.server.keep_alive)
+
+    def _trace_tools(self) -> None:
+        self._traced.reach("execute_tool", tool=self._activity.last, count=self._activity.used)
+        self._tools_traced = self._activity.used
 
     def _ending(self, events: list[AnswerEvent], turn: Turn) -> list[AnswerEvent]:
         """Return the events, with the end that the client's wishes make of it."""
@@ -246,12 +267,15 @@ class Run:
         if self._timer is not None:
             self._timer.cancel()
         if self._lease is None:
+            if not self._finishing:
+                self._traced.end("abandoned")
             self.done.set()
             return
         lease, self._lease = self._lease, None
         if self._failure is not None:
             self._tell_failure(self._failure)
         self._tell_end("turn.abandoned")
+        self._traced.end("abandoned")
         self._runs.conclude(self.request.key, self._give_up(lease))
 
     def _tell(self, kind: str, **fields: object) -> None:
@@ -260,6 +284,7 @@ class Run:
 
     def _tell_failure(self, error: CodedError) -> None:
         self._tell_end("turn.failed", code=error.code, error=error.message)
+        self._traced.end(error.code or "internal_error")
 
     def _tell_end(self, kind: str, **fields: object) -> None:
         """Tell how a turn has ended that had begun, once."""
@@ -272,6 +297,7 @@ class Run:
     async def _begin(self) -> tuple[Turn, Plan, list[TurnEvent]]:
         while True:
             admission = await self._runs.pool.admit(self.request.key)
+            self._traced.reach("admitted")
             try:
                 known = await self._runs.store.load(self.request.key)
                 plan = await self._planner.plan(known)
@@ -297,12 +323,14 @@ class Run:
         self._began = self._began or self._runs.wall()
         self._tell("turn.started", worker=lease.worker.name, way=plan.way.value, hot=lease.hot)
         self._turn = turn = await ask(lease, known, plan, seat)
+        self._traced.reach("asked", worker=lease.worker.name, way=plan.way.value, hot=lease.hot)
         if self._timer is None:
             timeout = self._runs.settings.turns.timeout
             self._timer = asyncio.get_running_loop().call_later(timeout, self._late)
         if self._failure is not None:
             turn.fail(self._failure)
         first = await turn.take()
+        self._traced.reach("answering")
         if not turn.begun and isinstance(first[0], TurnFailed) and isinstance(first[0].error, WorkerDied):
             raise first[0].error
         return turn, plan, first
@@ -406,7 +434,7 @@ class Run:
 
     async def _finish(self, plan: Plan, end: TurnFinished) -> TurnFinished:
         """Record the turn and return its end, with that. It is concluded from here on, whoever leaves."""
-        lease, self._lease = self._lease, None
+        lease, self._lease, self._finishing = self._lease, None, True
         assert lease is not None
         assert self._turn is not None
         recorded: asyncio.Future[TurnFinished] = asyncio.get_running_loop().create_future()
@@ -430,6 +458,14 @@ class Run:
             used = end.usage
             self._tell_end(
                 kind, reason=end.reason.value, input=used.input, output=used.output, cost_usd=used.cost_usd
+            )
+            self._traced.end(
+                reason=end.reason.value,
+                input=used.input,
+                output=used.output,
+                cache_read=used.cache_read,
+                cache_write=used.cache_write,
+                cost_usd=used.cost_usd,
             )
             recorded.set_result(replace(end, turn=number, at=now))
             words = self._words_of(plan) if self._runs.settings.logs.prompts else {}

@@ -27,6 +27,7 @@ from claude_coded.running import Progress, Run, Runs
 from claude_coded.scheduler import Figures, Phase
 from claude_coded.settings import Settings
 from claude_coded.store import Store
+from claude_coded.tracing import Tracing
 from claude_coded.turn import (
     AnswerEvent,
     ConversationKey,
@@ -55,7 +56,7 @@ class Listed:
 class TurnService:
     """Runs turns. `traces` are where the CLI keeps files of sessions; `wall` returns Unix seconds.
 
-    `events` are told what happens.
+    `events` are told what happens, and `tracing` of each turn.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class TurnService:
         *,
         traces: Sequence[Path],
         wall: Callable[[], float],
+        tracing: Tracing,
     ) -> None:
         self.models = models
         self.store = store
@@ -76,7 +78,7 @@ class TurnService:
         self._traces = traces
         self._wall = wall
         self.aside = Aside()
-        self._runs = Runs(store, pool, settings, wall, events, aside=self.aside)
+        self._runs = Runs(store, pool, settings, wall, events, tracing=tracing, aside=self.aside)
         self._promised: dict[ConversationKey, float] = {}  # until when, in Unix seconds
         self._fetcher = Fetcher(enabled=settings.turns.fetch_images)
         pool.on_release(self._released)

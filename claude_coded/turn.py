@@ -7,6 +7,7 @@ Messages and their parts hold each other in no circle. The collector does not lo
 history has tens of thousands.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -189,7 +190,7 @@ class TurnRequest:
     breaks ties between equal histories; so does the conversation of the turn that it goes on `after`, and
     before that. If it is `brief`, the messages do not tell what was said up to there. `ephemeral`: what it
     begins is forgotten with its process. `size` is how many bytes it was sent in, by which is known whether
-    the work for it takes long.
+    the work for it takes long. `trace` holds W3C's `traceparent` and `tracestate` as they came, if they did.
     """
 
     key: ConversationKey
@@ -205,6 +206,7 @@ class TurnRequest:
     tools: Tools = Tools()
     options: Options = Options()
     size: int = 0
+    trace: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from claude_coded.http.turns import (
     name_ignored,
     named,
     send,
+    trace,
 )
 from claude_coded.openai.answers import ChunkEncoder, Completion, Envelope
 from claude_coded.openai.chat import ChatRequest, parse_chat
@@ -71,6 +72,7 @@ class ChatCompletions:
             tools=chat.tools,
             options=choose(chat.options, req.get_header, self._service.settings.claude, profile),
             size=size,
+            trace=trace(req),
         )
         claim = await aside.run(
             size, Claim.of, req.context.tenant, req.get_header(KEY_HEADER), *deciding(req), body

@@ -36,6 +36,7 @@ from claude_coded.http.turns import (
     name_ignored,
     named,
     send,
+    trace,
 )
 from claude_coded.kept import KeptResponse
 from claude_coded.openai.responses.items import Item, answers_calls, history, listed, only_says
@@ -199,6 +200,7 @@ class Responses:
             tools=asked.toolbox.tools,
             options=choose(asked.options, req.get_header, self._service.settings.claude, profile),
             size=size,
+            trace=trace(req),
         )
         return request, carried
 

@@ -83,6 +83,12 @@ def hint(req: Request) -> str:
     return req.get_header("X-Session-ID") or req.get_header("X-Session-Affinity") or ""
 
 
+def trace(req: Request) -> dict[str, str]:
+    """Return what a request says of the trace that it belongs to (W3C's trace context)."""
+    parent = req.get_header("traceparent")
+    return {"traceparent": parent, "tracestate": req.get_header("tracestate") or ""} if parent else {}
+
+
 def deciding(req: Request) -> list[str | None]:
     """Return what decides about a request's turn beside its body."""
     return [req.path, *(req.get_header(name) for name in DECIDING)]

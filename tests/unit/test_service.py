@@ -15,6 +15,7 @@ from claude_coded.scheduler import Phase, WorkerView
 from claude_coded.service import PROMISE, TurnService
 from claude_coded.settings import Settings
 from claude_coded.store import Store
+from claude_coded.tracing import NoTracing
 from claude_coded.turn import ConversationKey, Message, Profile, Role, TurnRequest, Usage
 
 KEY = ConversationKey("default", "known")
@@ -73,6 +74,7 @@ def test_a_conversation_is_found_by_one_of_those_who_ask_at_once(tmp_path: Path)
             Events(lambda: 0.0),
             traces=(),
             wall=lambda: clock[0],
+            tracing=NoTracing(),
         )
         found: list[Any] = [(await service.locate(asking("two", n))).request.key for n in range(3)]
         assert found == [KEY, ConversationKey("default", "new-1"), ConversationKey("default", "new-2")]
