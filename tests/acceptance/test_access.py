@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
 from tests.acceptance.conftest import Start
-from tests.support.daemon import Daemon, Model, eventually
+from tests.support.daemon import CHAT, Daemon, Model, eventually
 
 SECRETS = ("sk-alice-7f3a", "sk-bob-91cc", "sk-ant-test")
 
@@ -46,6 +48,23 @@ def test_a_chat_without_a_key_is_refused_before_its_body_is_looked_at(alice: Dae
     headers = {"Authorization": "Bearer wrong", "Content-Type": "application/json"}
     answer = alice.request("POST", "/v1/chat/completions", content="{", headers=headers)
     assert (answer.status, answer.code) == (401, "invalid_api_key")
+
+
+def test_without_a_key_nothing_of_a_body_is_kept(alice: Daemon) -> None:
+    def most() -> int:
+        """Return the most memory that the daemon has had, in bytes."""
+        (line,) = [it for it in Path(f"/proc/{alice.pid}/status").read_text().splitlines() if "VmHWM" in it]
+        return int(line.split()[1]) * 1024
+
+    before = most()
+    refused = httpx.post(
+        f"{alice.base_url}{CHAT}",
+        content=b" " * 30_000_000,
+        headers={"Content-Type": "application/json"},
+        trust_env=False,
+    )
+    assert refused.status_code == 401
+    assert most() < before + 12_000_000
 
 
 def test_health_is_open_but_tells_no_details(alice: Daemon) -> None:

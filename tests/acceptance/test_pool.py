@@ -225,3 +225,15 @@ def test_a_cli_that_is_too_old_is_said_at_the_start(make: Start, script: Path) -
     daemon = make(CLAUDE_CODED_CLAUDE_BIN=script)
     assert daemon.spawn().wait(20) == 1
     assert "too old" in daemon.log
+
+
+def test_an_idle_worker_with_something_in_the_background_stays_until_that_ends(
+    start: Start, name: str
+) -> None:
+    daemon = start(IDLE_TIMEOUT_MS=500)
+    command = '{"command": "true; sleep 3", "run_in_background": true}'
+    assert daemon.ask(f"[[tool Bash {command}]] [[say begun]]", name).ok
+    eventually(lambda: daemon.runs("sleep 3"))
+    eventually(lambda: not daemon.runs("sleep 3"))
+    assert daemon.shown(name)["state"] == "idle"
+    eventually(lambda: daemon.shown(name)["state"] == "cold")
