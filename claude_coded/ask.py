@@ -76,6 +76,8 @@ class Turn:
     _resume: Callable[[], None]
     _events: list[TurnEvent] = field(default_factory=list)
     _waiter: asyncio.Future[None] | None = None
+    _due: float = inf  # the loop's time until which the reader waits
+    _timer: asyncio.TimerHandle | None = None
     _notice: asyncio.Future[str] | None = None
     _heard: bool = False  # anything since the present response began
     produced: int = 0  # how many events there have been
@@ -158,18 +160,39 @@ class Turn:
         if not self._events:
             await self._wait(seconds)
         events, self._events = self._events, []
+        if self._translator.ended:
+            self._drop_timer()
         self._resume()
         return events
 
     async def _wait(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
-        timer = loop.call_later(seconds, self._wake) if seconds < inf else None
+        if seconds < inf:
+            self._set_timer(loop.time() + seconds)
         try:
             await self._waiter
         finally:
-            if timer is not None:
-                timer.cancel()
+            self._due = inf
+
+    def _set_timer(self, due: float) -> None:
+        """Have the reader woken then: one timer serves for many waits, moved when it fires too early."""
+        self._due = due
+        if self._timer is None or self._timer.when() > due:
+            self._drop_timer()
+            self._timer = asyncio.get_running_loop().call_at(due, self._on_timer, due)
+
+    def _on_timer(self, when: float) -> None:
+        self._timer = None
+        if self._due <= when:
+            self._wake()
+        elif self._due < inf:
+            self._set_timer(self._due)
+
+    def _drop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -1,15 +1,26 @@
 """Benchmarks of the daemon alone, with workers that replay: what it can do, and what it holds meanwhile."""
 
+import os
 import re
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
 from statistics import median, quantiles
 from typing import Final
 
-from tests.benchmarks.harness import HTTP_MARKS, READ_SIZE, SETTLE, BenchmarkError, Daemon, HttpConversation
+from tests.benchmarks.harness import (
+    CLI_MARKS,
+    HTTP_MARKS,
+    READ_SIZE,
+    SETTLE,
+    BenchmarkError,
+    Daemon,
+    DirectConversation,
+)
 from tests.benchmarks.measure import Figure
 
 RATE_LIMIT: Final = 1e6 / 60_000
@@ -34,8 +45,8 @@ STREAMS: Final = 200
 PACE: Final = 20
 """Milliseconds between two deltas of a stream."""
 
-APART: Final = 0.02
-"""Seconds between the beginnings of two streams."""
+APART: Final = (PACE + 20 / STREAMS) / 1000
+"""Seconds between the beginnings of two streams: a little more than the pace, so that none are in step."""
 
 SECONDS: Final = 10
 CONNECTIONS: Final = 1000
@@ -43,8 +54,6 @@ TURNS: Final = 10_000
 ROUNDS: Final = 5
 
 MANY_SETTINGS: Final = {"POOL_SIZE": str(STREAMS + 2), "CLAUDE_CODED_QUEUE_SIZE": str(STREAMS)}
-
-_CLOCK: Final = re.compile(rb'"content":"(\d+) "')
 
 
 def ceiling(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
@@ -65,61 +74,105 @@ def ceiling(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
 
 
 def many_streams(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
-    """Measure how late deltas are with many streams at once, and what the daemon holds then."""
+    """Measure how late deltas are with many streams at once, and what the daemon holds then.
+
+    The floor is the same streams with nobody between: one process writes them all, and we read them.
+    """
     name = "many-streams"
+    count = (5 if quick else SECONDS) * 1000 // PACE
+    script = f"[[clock]] [[delay {PACE}]] [[words {count}]]"
     rest = daemon.memory()["rss"]
     with ExitStack() as stack:
         streams = [stack.enter_context(closing(daemon.converse())) for _ in range(STREAMS)]
         for stream in streams:
             stream.ask("hello")
         hot = daemon.memory()["rss"]
-        count = (5 if quick else SECONDS) * 1000 // PACE
         before, started = daemon.cpu_seconds(), time.monotonic()
-        delays = _delays(streams, f"[[clock]] [[delay {PACE}]] [[words {count}]]")
+        ours = _Delays.of([partial(stream.begin, script) for stream in streams], HTTP_CLOCK)
         load = (daemon.cpu_seconds() - before) / (time.monotonic() - started)
         busy = daemon.memory()["rss"]
-    if starved := [len(of) for of in delays if len(of) != count]:
-        raise BenchmarkError(f"streams have {starved} deltas of {count}")
-    every = sorted(delay for of in delays for delay in of)
+    with ExitStack() as stack:
+        alone = [stack.enter_context(closing(DirectConversation(daemon.command))) for _ in range(STREAMS)]
+        for direct in alone:
+            direct.ask("hello")
+        floor = _Delays.of([partial(direct.begin, script) for direct in alone], CLI_CLOCK)
+    ours.check(count)
+    floor.check(count)
     title = f"{STREAMS} streams of {1000 // PACE} deltas/s"
-    cuts = quantiles(every, n=100)
-    yield Figure(name, f"{title}: delay of a delta, 99th percentile", cuts[98], "ms", DELAY_LIMIT)
-    yield Figure(name, "the median", cuts[49], "ms")
-    yield Figure(name, "the worst stream's median", max(median(of) for of in delays), "ms")
-    yield Figure(name, "the worst delta", every[-1], "ms")
+    late = f"{title}: delay of a delta, 99th percentile"
+    yield Figure(name, late, ours.percentile(99), "ms", DELAY_LIMIT, floor=floor.percentile(99))
+    yield Figure(name, "the median", ours.percentile(50), "ms", floor=floor.percentile(50))
+    yield Figure(name, "the worst stream's median", ours.worst_median, "ms", floor=floor.worst_median)
+    yield Figure(name, "the worst delta", ours.worst, "ms", floor=floor.worst)
     yield Figure(name, "the daemon's load", load * 100, "% of a core")
     yield Figure(name, f"resident, {STREAMS} streams", max(busy, hot), "MB", BUSY_LIMIT)
     yield Figure(name, "resident, at rest", rest, "MB", IDLE_LIMIT)
 
 
-def _delays(streams: list[HttpConversation], script: str) -> list[list[float]]:
-    """Begin streams, one after the other, and read them to their ends.
+@dataclass(frozen=True, slots=True)
+class _Delays:
+    """How many milliseconds each delta of each stream took from its worker to us."""
 
-    Return how many milliseconds each delta took from its worker to us.
-    """
-    delays: list[list[float]] = [[] for _ in streams]
-    tails = [b""] * len(streams)
-    by_descriptor = {stream.socket.fileno(): number for number, stream in enumerate(streams)}
-    begun, running, started = 0, 0, time.monotonic()
-    with select.epoll() as events:
-        while begun < len(streams) or running:
-            if begun < len(streams) and time.monotonic() >= started + begun * APART:
-                streams[begun].begin(script)
-                events.register(streams[begun].socket, select.EPOLLIN)
-                begun, running = begun + 1, running + 1
-            for descriptor, _ in events.poll(APART):
-                number = by_descriptor[descriptor]
-                data = tails[number] + streams[number].socket.recv(READ_SIZE)
-                now = time.monotonic_ns()
-                whole, end, rest = data.rpartition(b"\n\n")
-                delays[number] += [(now - int(stamp)) / 1e6 for stamp in _CLOCK.findall(whole)]
-                tails[number] = end + rest
-                if data.endswith(HTTP_MARKS.close):
-                    events.unregister(descriptor)
-                    running -= 1
-                elif not data:
-                    raise BenchmarkError("the daemon closed a connection")
-    return delays
+    streams: Sequence[Sequence[float]]
+
+    @classmethod
+    def of(cls, begins: Sequence[Callable[[], int]], clock: "Clock") -> "_Delays":
+        """Begin streams, one after the other, and read them to their ends."""
+        delays: list[list[float]] = [[] for _ in begins]
+        reading: dict[int, tuple[list[float], bytes]] = {}
+        begun, started = 0, time.monotonic()
+        with select.epoll() as events:
+            while begun < len(begins) or reading:
+                if begun < len(begins) and time.monotonic() >= started + begun * APART:
+                    descriptor = begins[begun]()
+                    reading[descriptor] = delays[begun], b""
+                    events.register(descriptor, select.EPOLLIN)
+                    begun += 1
+                for descriptor, _ in events.poll(APART):
+                    into, tail = reading[descriptor]
+                    new = os.read(descriptor, READ_SIZE)
+                    now = time.monotonic_ns()
+                    whole, end, rest = (tail + new).rpartition(clock.end)
+                    into += [(now - int(stamp)) / 1e6 for stamp in clock.stamp.findall(whole)]
+                    reading[descriptor] = into, end + rest
+                    if clock.close in tail + new:
+                        events.unregister(descriptor)
+                        del reading[descriptor]
+                    elif not new:
+                        raise BenchmarkError("a stream broke off")
+        return cls(delays)
+
+    def check(self, count: int) -> None:
+        """Raise BenchmarkError where a stream has other than so many deltas."""
+        if starved := [len(stream) for stream in self.streams if len(stream) != count]:
+            raise BenchmarkError(f"streams have {starved} deltas of {count}")
+
+    def percentile(self, number: int) -> float:
+        """Return a percentile of all."""
+        return quantiles((delay for stream in self.streams for delay in stream), n=100)[number - 1]
+
+    @property
+    def worst(self) -> float:
+        """Return the longest."""
+        return max(map(max, self.streams))
+
+    @property
+    def worst_median(self) -> float:
+        """Return the median of the stream that comes latest."""
+        return max(map(median, self.streams))
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """How deltas tell when they were written: between what they do, and what is the last of a turn."""
+
+    stamp: re.Pattern[bytes]
+    end: bytes
+    close: bytes
+
+
+HTTP_CLOCK: Final = Clock(re.compile(rb'"content":"(\d+) "'), b"\n\n", HTTP_MARKS.close)
+CLI_CLOCK: Final = Clock(re.compile(rb'"text_delta","text":"(\d+) "'), b"\n", CLI_MARKS.close)
 
 
 def idle_connections(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:

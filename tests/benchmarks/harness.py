@@ -28,6 +28,7 @@ from claude_coded.claude.launch import Launch, arguments, die_with_parent, envir
 from claude_coded.claude.protocol import Protocol, Setup, message_line
 from claude_coded.turn import Message, Role
 from tests.benchmarks.measure import Timing
+from tests.support import replaying
 
 READ_SIZE: Final = 256 * 1024
 RETRIES: Final = 3
@@ -124,9 +125,10 @@ class HttpConversation:
         """Run a turn."""
         return self._exchange(self._asking(text), self._read)
 
-    def begin(self, text: str) -> None:
-        """Ask for a turn whose answer is read, or not, by the caller."""
+    def begin(self, text: str) -> int:
+        """Ask for a turn; return the descriptor from which its answer is read, or not, by the caller."""
         self.socket.sendall(self._asking(text))
+        return self.socket.fileno()
 
     def _asking(self, text: str) -> bytes:
         return self._request(_body([_said("user", text)]), f"X-Conversation-ID: {self.name}\r\n")
@@ -260,12 +262,20 @@ class DirectConversation:
 
     def ask(self, text: str) -> Timing:
         """Run a turn; the first one's time includes the start of the process."""
-        line = message_line(Message.of(Role.USER, text), str(uuid4()), query=True)
+        line = _line(text)
         started = time.perf_counter()
+        stdout = self._say(line)
+        return follow(PipeReader(stdout).read, CLI_MARKS, started)
+
+    def begin(self, text: str) -> int:
+        """Ask for a turn; return the descriptor from which its answer is read by the caller."""
+        return self._say(_line(text)).fileno()
+
+    def _say(self, line: bytes) -> IO[bytes]:
         stdin, stdout = pipes(self._process or self.spawn())
         stdin.write(self._setup + line)
         self._setup = b""
-        return follow(PipeReader(stdout).read, CLI_MARKS, started)
+        return stdout
 
     def spawn(self) -> "subprocess.Popen[bytes]":
         """Start the process, which waits for its first turn."""
@@ -280,6 +290,10 @@ class DirectConversation:
             stdin.close()
             end(self._process)
             stdout.close()
+
+
+def _line(text: str) -> bytes:
+    return message_line(Message.of(Role.USER, text), str(uuid4()), query=True)
 
 
 class PipeReader:
@@ -341,6 +355,23 @@ def model() -> Iterator[str]:
         if not said:
             raise BenchmarkError("the scripted model did not start")
         yield said[-1]
+    finally:
+        end(process)
+
+
+@contextlib.contextmanager
+def replayer(folder: Path) -> Iterator[Path]:
+    """Replay in one process for all workers; yields what a daemon is to run in the place of the CLI."""
+    program = folder / "claude"
+    with replaying.install(program) as listening:
+        number = listening.fileno()
+        process = subprocess.Popen(
+            [*die_with_parent(shutil.which), sys.executable, "-m", replaying.__name__, str(number)],
+            pass_fds=[number],
+            env=_python_environment(),
+        )
+    try:
+        yield program
     finally:
         end(process)
 

@@ -3,6 +3,7 @@
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -10,7 +11,7 @@ from typing import Final
 from tests.benchmarks.admin import client_start
 from tests.benchmarks.ceiling import MANY_SETTINGS, ceiling, idle_connections, many_streams, many_turns
 from tests.benchmarks.charts import Chart
-from tests.benchmarks.harness import Daemon, daemon, model
+from tests.benchmarks.harness import Daemon, daemon, model, replayer
 from tests.benchmarks.latency import (
     AT_ONCE_SETTINGS,
     hot_turn,
@@ -27,7 +28,6 @@ from tests.benchmarks.requests import STALL_SETTINGS, reading, stalls
 from tests.benchmarks.streams import cpu_per_delta, stream_rate
 from tests.benchmarks.sweeps import HOT_SETTINGS, conversations, deltas, history, stored
 from tests.benchmarks.tools import tool_round_trip
-from tests.support.replay import install
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +100,20 @@ def run(names: Sequence[str], *, quick: bool) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="claude-coded-") as folder, model() as url:
         for name in names:
             benchmark = BENCHMARKS[name]
-            settings = dict(benchmark.settings)
-            if benchmark.replayed:
-                settings["CLAUDE_CODED_CLAUDE_BIN"] = str(install(Path(folder)))
-            with daemon(Path(folder) / name, url, **settings) as running:
+            with _daemon_of(benchmark, Path(folder) / name, url) as running:
                 claude = running.health()["claude"]["version"]
                 results += _shown(benchmark, running, quick=quick)
     return Outcome(results, claude)
+
+
+@contextmanager
+def _daemon_of(benchmark: Benchmark, folder: Path, url: str) -> Iterator[Daemon]:
+    folder.mkdir()
+    settings = dict(benchmark.settings)
+    with ExitStack() as stack:
+        if benchmark.replayed:
+            settings["CLAUDE_CODED_CLAUDE_BIN"] = str(stack.enter_context(replayer(folder)))
+        yield stack.enter_context(daemon(folder, url, **settings))
 
 
 def _shown(benchmark: Benchmark, running: Daemon, *, quick: bool) -> Iterator[Figure | Chart]:

@@ -1,36 +1,86 @@
-"""A program in the place of the CLI, for load: it writes recorded lines as fast as they are read.
+"""What a worker says that replays, for load: recorded lines, as many as a message asks for.
 
-What it writes is the recording tests/data/turn.jsonl of the real CLI, with as many deltas as a message asks
-for, in the words of the scripted model: `[[pause MS]]` before them, `[[words N]]`, and `[[delay MS]]` between
-them. With `[[clock]]` a delta's text is the time of its writing, in nanoseconds (CLOCK_MONOTONIC). It keeps
-no history.
+They are those of the recording tests/data/turn.jsonl of the real CLI, with as many deltas as asked for in the
+words of the scripted model: `[[pause MS]]` before them, `[[words N]]`, and `[[delay MS]]` between them. With
+`[[clock]]` a delta's text is the time of its writing, in nanoseconds (CLOCK_MONOTONIC). No history is kept.
 """
 
 import json
-import os
 import re
-import sys
-import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 RECORDING: Final = Path(__file__).parent.parent / "data" / "turn.jsonl"
-VERSION: Final = "2.1.331 (Claude Code)"
 ASKED: Final = str(UUID(int=7)).encode()
 """What the asked message is called in the recording."""
-
-CHUNK: Final = 64 * 1024
-"""Bytes of a write: a pipe holds no more."""
 
 _WORDS: Final = re.compile(r"\[\[words (\d+)\]\]")
 _PAUSE: Final = re.compile(r"\[\[pause (\d+)\]\]")
 _DELAY: Final = re.compile(r"\[\[delay (\d+)\]\]")
+_WORD: Final = b'"w0 "'
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What is written for a line: pieces, the first after `pause`, with `delay` between them (seconds).
+
+    The deltas of a `clocked` one are told when they are written.
+    """
+
+    pieces: Sequence[bytes]
+    pause: float = 0.0
+    delay: float = 0.0
+    clocked: bool = False
+
+    def due(self, number: int) -> float:
+        """Return how many seconds after its beginning a piece is due."""
+        return self.pause + number * self.delay
+
+    def piece(self, number: int, nanoseconds: int) -> bytes:
+        """Return a piece as it is written at a time."""
+        piece = self.pieces[number]
+        return piece.replace(_WORD, b'"%d "' % nanoseconds) if self.clocked else piece
+
+
+def reply(line: bytes) -> Reply | None:
+    """Return what is to be written for a line of the daemon's."""
+    match json.loads(line):
+        case {"type": "control_request", "request_id": asked}:
+            response = {"subtype": "success", "request_id": asked, "response": {}}
+            return _said({"type": "control_response", "response": response})
+        case {"type": "user", "uuid": uuid, "shouldQuery": False}:
+            receipt = {"type": "result", "subtype": "success", "num_turns": 0, "user_message_uuids": [uuid]}
+            return _said({**receipt, "is_error": False, "result": ""})
+        case {"type": "user", "uuid": uuid, "message": {"content": content}}:
+            return _turn("".join(part.get("text", "") for part in content), uuid.encode())
+    return None
+
+
+def _said(line: object) -> Reply:
+    return Reply([json.dumps(line).encode() + b"\n"])
+
+
+def _turn(text: str, asked: bytes) -> Reply:
+    words, pause, delay = (pattern.search(text) for pattern in (_WORDS, _PAUSE, _DELAY))
+    before, delta, after = (part.replace(ASKED, asked) for part in _parts())
+    count, clocked = int(words[1]) if words else 1, "[[clock]]" in text
+    lines = [delta] * count if clocked else _deltas(count)
+    pieces = [before, *lines, after]
+    if delay is None:
+        pieces = [b"".join(pieces)]
+    return Reply(pieces, _seconds(pause), _seconds(delay), clocked)
+
+
+def _seconds(found: re.Match[str] | None) -> float:
+    return int(found[1]) / 1000 if found else 0.0
 
 
 @cache
-def parts() -> tuple[bytes, bytes, bytes]:
+def _parts() -> tuple[bytes, bytes, bytes]:
     """Return the lines before the deltas, the first delta, and the lines after the deltas."""
     lines = RECORDING.read_bytes().splitlines(keepends=True)
     deltas = [number for number, line in enumerate(lines) if b'"text_delta"' in line]
@@ -39,74 +89,6 @@ def parts() -> tuple[bytes, bytes, bytes]:
 
 
 @cache
-def deltas(count: int) -> list[bytes]:
-    """Return the lines of so many deltas."""
-    line = parts()[1]
-    return [line.replace(b'"w0 "', b'"w%d "' % number) for number in range(count)]
-
-
-def turn(text: str, asked: bytes) -> None:
-    """Write the lines of a turn."""
-    words, delay = _WORDS.search(text), _DELAY.search(text)
-    before, _, after = (part.replace(ASKED, asked) for part in parts())
-    count = int(words[1]) if words else 1
-    lines = [parts()[1]] * count if "[[clock]]" in text else deltas(count)
-    if pause := _PAUSE.search(text):
-        time.sleep(int(pause[1]) / 1000)
-    if delay is None:
-        write(b"".join((before, *lines, after)))
-        return
-    clock = time.monotonic_ns if "[[clock]]" in text else None
-    write(before)
-    started = time.monotonic()
-    for number, line in enumerate(lines, 1):
-        write(line if clock is None else line.replace(b'"w0 "', b'"%d "' % clock()))
-        time.sleep(max(0.0, started + number * int(delay[1]) / 1000 - time.monotonic()))
-    write(after)
-
-
-def write(data: bytes) -> None:
-    """Write all of it."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(1, view[:CHUNK]) :]
-
-
-def take(line: dict[str, Any]) -> None:
-    """Answer a line of the daemon's."""
-    match line:
-        case {"type": "control_request", "request_id": asked}:
-            response = {"subtype": "success", "request_id": asked, "response": {}}
-            write(json.dumps({"type": "control_response", "response": response}).encode() + b"\n")
-        case {"type": "user", "uuid": uuid, "shouldQuery": False}:
-            receipt = {"type": "result", "subtype": "success", "num_turns": 0, "user_message_uuids": [uuid]}
-            write(json.dumps({**receipt, "is_error": False, "result": ""}).encode() + b"\n")
-        case {"type": "user", "uuid": uuid, "message": {"content": content}}:
-            turn("".join(part.get("text", "") for part in content), uuid.encode())
-
-
-def main() -> None:
-    """Answer until the end of the input."""
-    if "--version" in sys.argv:
-        print(VERSION)
-        return
-    for line in sys.stdin.buffer:
-        take(json.loads(line))
-
-
-def install(directory: Path) -> Path:
-    """Write the program as an executable into a directory; return its path."""
-    program = directory / "claude"
-    program.write_text(f"#!{sys.executable} -S\n{_START.format(root=str(RECORDING.parents[2]))}")
-    program.chmod(0o755)
-    return program
-
-
-_START: Final = """\
-import sys
-
-sys.path.insert(0, {root!r})
-from tests.support.replay import main
-
-main()
-"""
+def _deltas(count: int) -> list[bytes]:
+    line = _parts()[1]
+    return [line.replace(_WORD, b'"w%d "' % number) for number in range(count)]
