@@ -4,6 +4,7 @@ Each holds a status, OpenAI's type, code and parameter, and what helps a client 
 """
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Final
 
 
@@ -35,7 +36,7 @@ class CodedError(Exception):
         """Return the response headers that tell an SDK whether and when to try again."""
         headers = {}
         if self.retry_after is not None:
-            headers["Retry-After"] = str(max(1, round(self.retry_after)))
+            headers["Retry-After"] = str(max(1, ceil(self.retry_after)))
         if self.should_retry is not None:
             headers["x-should-retry"] = "true" if self.should_retry else "false"
         return headers
@@ -118,6 +119,18 @@ class IdempotencyKeyReused(InvalidRequest):
 
     status, code = 409, "idempotency_key_reused"
     should_retry = False
+
+
+class KeyRateLimited(CodedError):
+    """More requests of a client's key than CLAUDE_CODED_KEY_RATE allows; the type is OpenAI's for that."""
+
+    status, type, code = 429, "requests", "rate_limit_exceeded"
+
+
+class TooManyTurns(CodedError):
+    """More turns of a client's key at once than CLAUDE_CODED_KEY_CONCURRENCY allows."""
+
+    status, type, code = 429, "rate_limit_exceeded", "concurrency_limit_exceeded"
 
 
 # The daemon's state ------------------------------------------------------------------------------------
