@@ -49,10 +49,21 @@ class ConfigurationError(Exception):
 # The caller's doing ------------------------------------------------------------------------------------
 
 
+SAID: Final = 1000
+"""Characters of a message, or of a parameter's path: both may quote what the client has sent."""
+
+
 class InvalidRequest(CodedError):
     """A request that does not fit the API; `param` is the path of what is wrong."""
 
     status, type = 400, "invalid_request_error"
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(_short(message), param=param and _short(param), retry_after=retry_after)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SAID else f"{text[:SAID]}…"
 
 
 class UnsupportedParameter(InvalidRequest):
