@@ -31,7 +31,8 @@ Layers; a row sees only the rows below it (checked by import-linter):
     events | tracing                        messages to systemd | what happens, as a stream | turns as spans
     configuration, settings, profiles       what is in force | what there is | models of the operator's
     reading | guide                         how a setting's text is read | how commands explain themselves
-    errors | unix                           what can go wrong | Unix sockets, for both of their ends
+    errors | unix | browsers                what can go wrong | Unix sockets, for both of their ends |
+                                            what only web pages send
 
 Who decides what:
 

@@ -4,6 +4,7 @@ Each holds a status, OpenAI's type, code and parameter, and what helps a client 
 """
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Final
 
 
@@ -35,7 +36,7 @@ class CodedError(Exception):
         """Return the response headers that tell an SDK whether and when to try again."""
         headers = {}
         if self.retry_after is not None:
-            headers["Retry-After"] = str(max(1, round(self.retry_after)))
+            headers["Retry-After"] = str(max(1, ceil(self.retry_after)))
         if self.should_retry is not None:
             headers["x-should-retry"] = "true" if self.should_retry else "false"
         return headers
@@ -48,10 +49,21 @@ class ConfigurationError(Exception):
 # The caller's doing ------------------------------------------------------------------------------------
 
 
+SAID: Final = 1000
+"""Characters of a message, or of a parameter's path: both may quote what the client has sent."""
+
+
 class InvalidRequest(CodedError):
     """A request that does not fit the API; `param` is the path of what is wrong."""
 
     status, type = 400, "invalid_request_error"
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(_short(message), param=param and _short(param), retry_after=retry_after)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SAID else f"{text[:SAID]}…"
 
 
 class UnsupportedParameter(InvalidRequest):
@@ -118,6 +130,18 @@ class IdempotencyKeyReused(InvalidRequest):
 
     status, code = 409, "idempotency_key_reused"
     should_retry = False
+
+
+class KeyRateLimited(CodedError):
+    """More requests of a client's key than CLAUDE_CODED_KEY_RATE allows; the type is OpenAI's for that."""
+
+    status, type, code = 429, "requests", "rate_limit_exceeded"
+
+
+class TooManyTurns(CodedError):
+    """More turns of a client's key at once than CLAUDE_CODED_KEY_CONCURRENCY allows."""
+
+    status, type, code = 429, "rate_limit_exceeded", "concurrency_limit_exceeded"
 
 
 # The daemon's state ------------------------------------------------------------------------------------

@@ -227,10 +227,10 @@ class TurnService:
         """Return the pool's counts."""
         return self._pool.figures
 
-    @property
-    def hot(self) -> int:
-        """Return how many conversations have a worker."""
-        return sum(view.hot for view in self._pool.views)
+    def hot(self, tenant: str | None = None) -> int:
+        """Return how many conversations have a worker, a tenant's or everybody's."""
+        hot = [view.conversation for view in self._pool.views if view.hot]
+        return sum(tenant in {None, key.tenant} for key in hot if key is not None)
 
     async def conversations(self, tenant: str | None, *, stored: bool) -> list[Listed]:
         """Return a tenant's conversations, or everybody's, the last used first: hot ones, or all."""

@@ -160,6 +160,18 @@ class AccessSettings:
         "Origins of web pages that may call; * for any.",
         metavar="ORIGIN,...",
     )
+    key_concurrency: int = setting(
+        f"{PREFIX}KEY_CONCURRENCY",
+        read.Number(0),
+        0,
+        "Turns of one key at once, those that wait included; beyond it 429. 0: no limit.",
+    )
+    key_rate: int = setting(
+        f"{PREFIX}KEY_RATE",
+        read.Number(0),
+        0,
+        "Requests of one key a minute, /health not counted; beyond it 429. 0: no limit.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,7 +377,10 @@ class Settings:
         unit="days",
     )
     retention_count: int = setting(
-        f"{PREFIX}RETENTION_COUNT", read.Number(0), 0, "Conversations kept, the last used first; 0: all."
+        f"{PREFIX}RETENTION_COUNT",
+        read.Number(0),
+        0,
+        "Conversations kept of each tenant, last used first; 0: all.",
     )
     state_dir: Path = setting(
         f"{PREFIX}STATE_DIR",
@@ -485,7 +500,15 @@ def read_keys(settings: AccessSettings, environment: Mapping[str, str]) -> Mappi
             keys.update(read.pairs(file.read_text()))
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"API keys in {file}: {error}") from None
+    _check_distinct(keys)
     return keys
+
+
+def _check_distinct(keys: Mapping[str, str]) -> None:
+    names: dict[str, str] = {}
+    for name, key in keys.items():
+        if (other := names.setdefault(key, name)) != name:
+            raise ConfigurationError(f"API keys: {other} and {name} have the same; a key is one tenant's")
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,9 +119,9 @@ class Store:
         """Return a tenant's conversations, or those of all, the last used first."""
         return await self._run(self._all, tenant)
 
-    async def count(self) -> int:
-        """Return how many conversations there are, of all tenants."""
-        return await self._run(self._count)
+    async def count(self, tenant: str | None = None) -> int:
+        """Return how many conversations there are, a tenant's or everybody's."""
+        return await self._run(self._count, tenant)
 
     async def messages(self, key: ConversationKey) -> tuple[Message, ...]:
         """Return what was said in the finished turns up to the conversation's head."""
@@ -208,7 +208,7 @@ class Store:
     async def outdated(self, before: float, keep: int) -> list[ConversationKey]:
         """Return the conversations that were last used before a time (Unix seconds), and all ephemeral ones.
 
-        With `keep` also those beyond so many, counted from the last used.
+        With `keep` also a tenant's beyond so many, counted from the last used: nobody's push out another's.
         """
         return await self._run(self._outdated, before, keep)
 
@@ -363,8 +363,10 @@ class Store:
         )
         return list(conversations(rows))
 
-    def _count(self) -> int:
-        count: int = self._db.execute("SELECT count(*) FROM conversations").fetchone()[0]
+    def _count(self, tenant: str | None) -> int:
+        whose, given = ("", ()) if tenant is None else (" WHERE tenant = ?", (tenant,))
+        statement = f"SELECT count(*) FROM conversations{whose}"  # noqa: S608
+        count: int = self._db.execute(statement, given).fetchone()[0]
         return count
 
     def _messages(self, key: ConversationKey) -> tuple[Message, ...]:
@@ -526,7 +528,7 @@ class Store:
         rows = self._db.execute(
             """SELECT tenant, name FROM (
                 SELECT tenant, name, last_used_at, ephemeral,
-                    row_number() OVER (ORDER BY last_used_at DESC) AS place
+                    row_number() OVER (PARTITION BY tenant ORDER BY last_used_at DESC) AS place
                 FROM conversations
             ) WHERE last_used_at < ? OR ephemeral OR place > ?""",
             (before, keep or 2**62),

@@ -1,7 +1,7 @@
 """The Falcon app on the control socket: who may ask, what can be asked, and every error as `api.Failure`.
 
 Rights are those of the socket and its directory. A web page must get nothing, should something forward the
-socket: requests with an Origin or a Referer, or for another Host, are refused.
+socket: requests for another Host are refused, and those with what only browsers send.
 """
 
 import logging
@@ -13,6 +13,7 @@ import falcon
 import falcon.asgi
 import msgspec
 
+from claude_coded.browsers import FETCH_SITE, is_json
 from claude_coded.configuration import Change
 from claude_coded.control import api, views
 from claude_coded.control.api import Kind, Route
@@ -38,6 +39,9 @@ MAX_BODY: Final = 65536
 
 BODY_TIMEOUT: Final = 10.0
 """Seconds to send it."""
+
+BROWSERS: Final = ("Origin", "Referer", FETCH_SITE)
+"""Headers of browsers: no page has any business here, not even one that nobody else's page leads to."""
 
 LOOKING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -105,7 +109,7 @@ class Doorkeeper:
     async def process_request(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         """Check where the request comes from."""
         resp.set_header("X-Claude-Coded-Control", api.VERSION)
-        if req.get_header("Origin") is not None or req.get_header("Referer") is not None:
+        if any(req.get_header(name) is not None for name in BROWSERS):
             raise falcon.HTTPForbidden(description="web pages have no access to the control interface")
         if req.host != api.HOST:
             raise falcon.HTTPForbidden(description=f"the Host of the control interface is {api.HOST}")
@@ -282,7 +286,7 @@ def _answer(resp: falcon.asgi.Response, value: object) -> None:
 
 
 async def _body(req: falcon.asgi.Request, kind: type[T]) -> T:
-    if "json" not in (req.content_type or "").lower():
+    if not is_json(req.content_type):
         raise falcon.HTTPUnsupportedMediaType(description="the Content-Type must be application/json")
     try:
         return msgspec.json.decode(await req.stream.read(), type=kind)

@@ -43,7 +43,7 @@ async def status(
         uptime_s=round(service.now() - identity.started, 3),
         started_at=identity.started,
         pool=api.PoolCounts(size=pool.size, **asdict(pool.figures)),
-        hot=service.hot,
+        hot=service.hot(),
         stored=await service.store.count(),
         requests=requests,
         log_level=log_level,

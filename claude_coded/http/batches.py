@@ -6,7 +6,7 @@ import math
 from collections.abc import AsyncIterator, Callable
 
 from claude_coded.errors import CodedError
-from claude_coded.turn import AnswerEvent, TurnFailed
+from claude_coded.turn import AnswerEvent, TurnFailed, TurnFinished
 
 
 class Batches:
@@ -14,10 +14,14 @@ class Batches:
 
     The first one may take any time, so a task of its own gets it. After that the turn itself tells, by an
     empty batch, that nothing has come for long, and its reader runs it: a batch costs no task then.
+    `on_end` is told once, before anybody has the turn's end, or when the turn is closed without one.
     """
 
-    def __init__(self, events: AsyncIterator[list[AnswerEvent]]) -> None:
+    def __init__(
+        self, events: AsyncIterator[list[AnswerEvent]], on_end: Callable[[], None] | None = None
+    ) -> None:
         self._events = events
+        self._on_end = on_end
         self._first: asyncio.Future[list[AnswerEvent]] | None = None
         self._begun = False
         self._reader: asyncio.Task[object] | None = None
@@ -51,13 +55,13 @@ class Batches:
         if not self._first.done():
             return None
         self._begun = True
-        return self._first.result()
+        return self._noted(self._first.result())
 
     async def _read(self) -> list[AnswerEvent] | None:
         self._reader = asyncio.current_task()
         self._reading = asyncio.get_running_loop().create_future()
         try:
-            return await anext(self._events) or None
+            return self._noted(await anext(self._events)) or None
         except asyncio.CancelledError:
             assert self._reader is not None
             if self._failure is None or self._reader.uncancel() > 0:  # that was not us
@@ -66,6 +70,16 @@ class Batches:
         finally:
             self._reading.set_result(None)
             self._reading = None
+
+    def _noted(self, events: list[AnswerEvent]) -> list[AnswerEvent]:
+        if events and isinstance(events[-1], TurnFinished | TurnFailed):
+            self._tell_end()
+        return events
+
+    def _tell_end(self) -> None:
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end()
 
     def _failed(self) -> list[AnswerEvent]:
         return [TurnFailed(self._failure)] if self._failure is not None else []
@@ -89,5 +103,6 @@ class Batches:
             await self._events.aclose()  # type: ignore[attr-defined]
         finally:
             self.closed = True
+            self._tell_end()
             if self._on_close is not None:
                 self._on_close()

@@ -72,7 +72,7 @@ class Replays:
     """The turns of requests with a key: those that run and, within bounds, those that have finished.
 
     `now` returns seconds of a clock that never goes back. The bounds are for finished turns; the oldest go
-    first.
+    first, of the tenant that has most: nobody's push out another's before that.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Replays:
         self._max_bytes = max_bytes
         self._turns: dict[tuple[str, str], _Turn] = {}
         self._finished: dict[tuple[str, str], float] = {}  # until when, the oldest first
-        self._bytes = 0
+        self._held: dict[str, _Held] = {}  # by tenant
         self._closing: set[asyncio.Task[None]] = set()
 
     async def begin(self, claim: Claim | None, begin: Begin) -> Begun:
@@ -119,19 +119,38 @@ class Replays:
             del self._turns[name]
             return
         self._finished[name] = self._now() + self._keep
-        self._bytes += turn.size
-        while len(self._finished) > self._max_turns or self._bytes > self._max_bytes:
-            self._forget_oldest()
+        held = self._held.setdefault(name[0], _Held())
+        held.turns += 1
+        held.size += turn.size
+        while len(self._finished) > self._max_turns:
+            self._forget_of(max(self._held, key=lambda tenant: self._held[tenant].turns))
+        while sum(held.size for held in self._held.values()) > self._max_bytes:
+            self._forget_of(max(self._held, key=lambda tenant: self._held[tenant].size))
 
     def _expire(self) -> None:
         now = self._now()
         while self._finished and next(iter(self._finished.values())) <= now:
-            self._forget_oldest()
+            self._forget(next(iter(self._finished)))
 
-    def _forget_oldest(self) -> None:
-        name = next(iter(self._finished))
+    def _forget_of(self, tenant: str) -> None:
+        """Forget a tenant's oldest."""
+        self._forget(next(name for name in self._finished if name[0] == tenant))
+
+    def _forget(self, name: tuple[str, str]) -> None:
         del self._finished[name]
-        self._bytes -= self._turns.pop(name).size
+        held = self._held[name[0]]
+        held.turns -= 1
+        held.size -= self._turns.pop(name).size
+        if not held.turns:
+            del self._held[name[0]]
+
+
+@dataclass(slots=True)
+class _Held:
+    """How many finished turns of a tenant are kept, and in how many bytes."""
+
+    turns: int = 0
+    size: int = 0
 
 
 class Follower:

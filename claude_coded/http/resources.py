@@ -14,9 +14,11 @@ import falcon.asgi
 from claude_coded.http.batches import Batches
 from claude_coded.http.choices import choose
 from claude_coded.http.idempotency import KEY_HEADER, Begun, Claim, Follower, Replays
+from claude_coded.http.limits import KeyLimits
 from claude_coded.http.turns import (
     CONVERSATION_HEADER,
     Request,
+    begin,
     deciding,
     hint,
     json_body,
@@ -46,9 +48,10 @@ class About:
 class ChatCompletions:
     """`POST /v1/chat/completions`."""
 
-    def __init__(self, service: TurnService, replays: Replays) -> None:
+    def __init__(self, service: TurnService, replays: Replays, limits: KeyLimits) -> None:
         self._service = service
         self._replays = replays
+        self._limits = limits
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Run a turn."""
@@ -88,9 +91,8 @@ class ChatCompletions:
             resp.media = await _completed(begun.batches, Completion(envelope))
 
     async def _begin(self, request: TurnRequest) -> Begun:
-        located = await self._service.locate(request)
-        made = int(self._service.now())
-        return Begun(located.request.key.id, uuid4().hex, made, Batches(self._service.run(located)))
+        begun, _ = await begin(self._service, self._limits, request)
+        return begun
 
 
 async def _completed(batches: Batches | Follower, completion: Completion) -> dict[str, Any]:
@@ -135,11 +137,15 @@ class Health:
         self._about = about
 
     async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
-        """Say how the daemon is; 503 when it takes no turns. Callers without a key get no details."""
+        """Say how the daemon is; 503 when it takes no turns. Callers without a key get no details.
+
+        The pool's are everybody's, the conversations the caller's own.
+        """
         pool = self._service.pool
         status = "draining" if pool.draining else "unhealthy" if pool.failure else "ok"
         resp.status = falcon.HTTP_200 if status == "ok" else falcon.HTTP_503
-        if not req.context.tenant:
+        tenant = req.context.tenant
+        if not tenant:
             resp.media = {"status": status}
             return
         resp.media = {
@@ -149,7 +155,10 @@ class Health:
             "uptime_s": round(self._about.now() - self._about.started, 3),
             "claude": {"version": self._about.claude_version},
             "pool": {"size": self._service.settings.pool.size, **asdict(self._service.figures)},
-            "conversations": {"hot": self._service.hot, "stored": await self._service.store.count()},
+            "conversations": {
+                "hot": self._service.hot(tenant),
+                "stored": await self._service.store.count(tenant),
+            },
         }
 
 

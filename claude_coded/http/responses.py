@@ -25,10 +25,12 @@ from claude_coded.errors import (
 from claude_coded.http.batches import Batches
 from claude_coded.http.choices import choose
 from claude_coded.http.idempotency import KEY_HEADER, Begun, Claim, Follower, Replays
+from claude_coded.http.limits import KeyLimits
 from claude_coded.http.turns import (
     CONVERSATION_HEADER,
     Ends,
     Request,
+    begin,
     deciding,
     hint,
     json_body,
@@ -85,9 +87,10 @@ class Placed:
 class Responses:
     """`POST /v1/responses`, and `GET` and `DELETE /v1/responses/{id}` with what lies below."""
 
-    def __init__(self, service: TurnService, replays: Replays) -> None:
+    def __init__(self, service: TurnService, replays: Replays, limits: KeyLimits) -> None:
         self._service = service
         self._replays = replays
+        self._limits = limits
         self._live: dict[str, Live] = {}
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
@@ -237,13 +240,7 @@ class Responses:
         return items
 
     async def _begin(self, request: TurnRequest) -> Begun:
-        located = await self._service.locate(request)
-        begun = Begun(
-            located.request.key.id,
-            uuid4().hex,
-            int(self._service.now()),
-            batches := Batches(self._service.run(located)),
-        )
+        begun, batches = await begin(self._service, self._limits, request)
         id_ = response_id(begun.serial)
         self._live[id_] = Live(request.key.tenant, batches)
         batches.on_close(partial(self._forget_over, id_))

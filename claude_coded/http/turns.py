@@ -3,18 +3,22 @@
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
+from uuid import uuid4
 
 import falcon
 import falcon.asgi
 
 from claude_coded import logs
+from claude_coded.browsers import is_json
 from claude_coded.errors import UnsupportedMediaType
 from claude_coded.http.batches import Batches
 from claude_coded.http.choices import HEADERS as CHOICES
-from claude_coded.http.idempotency import Follower
+from claude_coded.http.idempotency import Begun, Follower
+from claude_coded.http.limits import KeyLimits
 from claude_coded.openai.wire import KEEP_ALIVE, check_conversation_id
+from claude_coded.service import TurnService
 from claude_coded.settings import ServerSettings
-from claude_coded.turn import AnswerEvent, TurnFailed, TurnFinished
+from claude_coded.turn import AnswerEvent, TurnFailed, TurnFinished, TurnRequest
 
 CONVERSATION_HEADER: Final = "X-Conversation-ID"
 IGNORED_HEADER: Final = "X-Claude-Coded-Ignored"
@@ -58,9 +62,21 @@ class Ends:
     left: Callable[[], None]
 
 
+async def begin(service: TurnService, limits: KeyLimits, request: TurnRequest) -> tuple[Begun, Batches]:
+    """Begin a turn, one of its key's until its end is known. Raises TooManyTurns, and what keeps it off."""
+    leave = limits.enter(request.key.tenant)
+    try:
+        located = await service.locate(request)
+    except BaseException:
+        leave()
+        raise
+    batches = Batches(service.run(located), leave)
+    return Begun(located.request.key.id, uuid4().hex, int(service.now()), batches), batches
+
+
 async def json_body(req: Request) -> bytes:
     """Return the body. Raises UnsupportedMediaType."""
-    if "json" not in (req.content_type or "").lower():
+    if not is_json(req.content_type):
         raise UnsupportedMediaType("the Content-Type must be application/json")
     return bytes(await req.stream.read())
 

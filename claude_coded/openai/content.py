@@ -18,7 +18,8 @@ PDF: Final = "application/pdf"
 _IMAGE_TYPES: Final = {f"image/{name}": f"image/{name}" for name in ("png", "jpeg", "gif", "webp")}
 _IMAGE_TYPES["image/jpg"] = "image/jpeg"  # no such type, but sent
 _TEXT_PARTS: Final = {"text", "input_text", "output_text"}
-_DATA_HEAD: Final = re.compile(r"data:([^;,]+)(?:;[^;,]+=[^;,]*)*;base64", re.IGNORECASE)
+_DATA_HEAD: Final = re.compile(r"data:([^;,]+)(?:;[^;,=]+=[^;,]*)*;base64", re.IGNORECASE)
+"""Each character fits one place of it alone: else it takes for ever to find that a long one is none."""
 _NO_URL: Final = re.compile(r"[\x00-\x20\x7f]")
 
 

@@ -49,7 +49,7 @@ def look_up(value: Any, reference: str) -> Any:  # noqa: ANN401 - any JSON
         key = unquote(step).replace("~1", "/").replace("~0", "~")
         if isinstance(value, Mapping) and key in value:
             value = value[key]
-        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+        elif isinstance(value, list) and len(key) < 10 and key.isdecimal() and int(key) < len(value):
             value = value[int(key)]
         else:
             return None

@@ -1,5 +1,6 @@
 """Who may call: keys and tenants, Host and Origin; and what is refused at the start."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import psutil
 import pytest
 
 from tests.acceptance.conftest import Start
-from tests.support.daemon import CHAT, Daemon, Model, eventually
+from tests.support.daemon import CHAT, Daemon, Model, chat, eventually
 
 SECRETS = ("sk-alice-7f3a", "sk-bob-91cc", "sk-ant-test")
 
@@ -156,6 +157,24 @@ def test_an_allowed_host_is_let_in(alice: Daemon) -> None:
 def test_a_web_page_of_somebody_else_is_refused(daemon: Daemon, model: Model, origin: str) -> None:
     answer = daemon.ask("[[say hi]]", headers={"Origin": origin})
     assert (answer.status, answer.code) == (403, "forbidden")
+    assert not model.requests()
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_what_a_page_sends_without_an_origin_is_refused(daemon: Daemon, model: Model, site: str) -> None:
+    image = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+    for path in ("/health", "/conversations?all=true", "/v1/models"):
+        answer = daemon.request("GET", path, headers=image)
+        assert (answer.status, answer.code) == (403, "forbidden")
+    assert daemon.request("GET", "/health", headers={"Sec-Fetch-Site": "none"}).ok  # typed by a person
+    assert not model.requests()
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "text/plain;json", "application/x-www-form-urlencoded"])
+def test_what_a_page_may_send_with_no_leave_is_no_request(daemon: Daemon, model: Model, kind: str) -> None:
+    for path in ("/v1/chat/completions", "/v1/responses"):
+        answer = daemon.request("POST", path, content=json.dumps(chat("hi")), headers={"Content-Type": kind})
+        assert (answer.status, answer.code) == (415, "unsupported_media_type")
     assert not model.requests()
 
 

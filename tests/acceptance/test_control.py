@@ -71,9 +71,23 @@ def test_only_the_socket_group_and_no_web_page(operated: Daemon) -> None:
     assert stat.S_ISSOCK(mode)
     assert stat.S_IMODE(mode) == 0o660
     assert stat.S_IMODE(operated.socket.parent.stat().st_mode) == 0o750
-    for header in ({"Origin": "http://x"}, {"Referer": "http://x/"}, {"Host": "example.com"}):
+    browsers: list[dict[str, str]] = [
+        {"Origin": "http://x"},
+        {"Origin": "null"},
+        {"Referer": "http://x/"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Host": "example.com"},
+        {"Host": "127.0.0.1.evil.example:80"},
+    ]
+    for header in browsers:
         assert fault(operated.control("GET", "/v1/status", headers=header)) == (403, "forbidden")
         assert fault(operated.control("POST", "/v1/drain", headers=header)) == (403, "forbidden")
+    level = ask(operated, "GET", "/v1/log-level")
+    form = {"Content-Type": "text/plain;json"}
+    asked = operated.control("PUT", "/v1/log-level", content=b'{"level":"error"}', headers=form)
+    assert fault(asked) == (415, "invalid")
+    assert ask(operated, "GET", "/v1/log-level") == level
     assert ask(operated, "GET", "/v1/status")["state"] == "ok"
 
 

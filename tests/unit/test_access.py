@@ -1,8 +1,11 @@
 """Who may call."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from claude_coded.http.app import Access
+from claude_coded.errors import Forbidden
+from claude_coded.http.access import Access
 from claude_coded.settings import load
 
 KEYS = {"joe": "key-of-joe", "ann": "key-of-ann"}
@@ -41,11 +44,49 @@ def test_hosts_that_name_us(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:3000", "localhost.evil.example", "", "127.0.0.1.x"]
+    "host",
+    [
+        "evil.example",
+        "evil.example:3000",
+        "localhost.evil.example",
+        "localhost:3000@evil.example",
+        "localhost:evil.example",
+        "localhost,evil.example",
+        "[::1].evil.example",
+        "[::1",
+        "",
+        "127.0.0.1.x",
+        "127.0.0.1:",
+        "x" * 10_000,
+    ],
 )
 def test_hosts_of_somebody_elses(host: str) -> None:
     assert not access().host_allowed(host)
     assert access(CLAUDE_CODED_ALLOWED_HOSTS="*").host_allowed(host)
+
+
+@given(st.text())
+def test_a_host_is_ours_or_it_is_not(host: str) -> None:
+    assert access().host_allowed(host) in {True, False}
+    assert not access().host_allowed(f"{host}.evil.example")
+
+
+def admitted(headers: dict[str, str], **environment: str) -> bool:
+    try:
+        access(None, **environment).admit(headers.get, "/v1/models")
+    except Forbidden:
+        return False
+    return True
+
+
+def test_a_page_that_sends_no_origin_is_told_by_where_its_browser_says_it_is() -> None:
+    image = {"Host": "localhost", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
+    assert not admitted(image)
+    assert not admitted(image, CLAUDE_CODED_ALLOWED_ORIGINS="https://a.example")
+    assert admitted(image, CLAUDE_CODED_ALLOWED_ORIGINS="*")
+    assert admitted({**image, "Sec-Fetch-Site": "none"})
+    allowed = {**image, "Origin": "https://a.example"}
+    assert admitted(allowed, CLAUDE_CODED_ALLOWED_ORIGINS="https://a.example")
 
 
 def test_no_web_page_may_call_unless_it_is_named() -> None:

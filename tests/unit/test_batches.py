@@ -95,6 +95,31 @@ async def test_a_reader_is_told_that_the_turn_was_ended(*, early: bool) -> None:
     assert await batches.next(math.inf) == [TurnFailed(STOPPED)]
 
 
+@pytest.mark.parametrize("alone", [True, False], ids=["in one batch", "in a later one"])
+@on_a_loop
+async def test_the_end_is_told_before_anybody_has_it(*, alone: bool) -> None:
+    source = Source()
+    told: list[str] = []
+    batches = Batches(source.events(), lambda: told.append("end"))
+    if not alone:
+        source.given.put_nowait(say("a"))
+        assert await batches.next(math.inf) == say("a")
+    assert told == []
+    source.given.put_nowait([TurnFinished()])
+    assert await batches.next(math.inf) == [TurnFinished()]
+    assert told == ["end"]
+    await batches.aclose()
+    assert told == ["end"]
+
+
+@on_a_loop
+async def test_the_end_is_told_of_a_turn_that_never_began() -> None:
+    told: list[str] = []
+    batches = Batches(Source().events(), lambda: told.append("end"))
+    await batches.aclose()
+    assert told == ["end"]
+
+
 @on_a_loop
 async def test_one_that_is_not_read_can_be_ended() -> None:
     source, batches = await begun()

@@ -1,6 +1,7 @@
 """Calls of the client's tools on their way to the client."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_coded.claude.calls import Calls
+from claude_coded.claude.fitting import fault_of
 from claude_coded.claude.wire import Block
 from claude_coded.turn import ToolCallDelta, ToolCallStarted, ToolSpec, TurnEvent
 
@@ -118,6 +120,42 @@ def test_what_is_told_of_a_strict_tool_always_fits(arguments: dict[str, Any]) ->
     assert bool(told) == (type(arguments.get("a")) is int)
 
 
+def branching(depth: int) -> dict[str, Any]:
+    """Return a schema that is looked at twice as often at each depth."""
+    definitions: dict[str, Any] = {
+        f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(depth)
+    }
+    return {"$ref": "#/$defs/d0", "$defs": {**definitions, f"d{depth}": {}}}
+
+
+ENDLESS: list[tuple[dict[str, Any], Any]] = [
+    ({"pattern": "^(x+)+y$"}, "x" * 60),
+    ({"patternProperties": {"^(x+)+y$": {}}}, {"x" * 60: 1}),
+    ({"patternProperties": {"^(x+)+y$": {}}, "additionalProperties": False}, {"x" * 60: 1}),
+    (branching(60), 1),
+    ({"allOf": [{"items": {}}] * 20_000}, [0] * 100_000),
+    ({"uniqueItems": True}, [[n, {}] for n in range(50_000)]),
+]
+
+
+@pytest.mark.parametrize("draft", [None, "http://json-schema.org/draft-07/schema#"])
+@pytest.mark.parametrize(("schema", "value"), ENDLESS, ids=range(len(ENDLESS)))
+def test_a_schema_that_takes_for_ever_is_given_up(schema: Any, value: Any, draft: str | None) -> None:
+    parameters = {"type": "object", "properties": {"a": schema}, "$defs": schema.get("$defs", {})}
+    parameters |= {"$schema": draft} if draft else {}
+    began = time.process_time()
+    assert fault_of(json.dumps({"a": value}), json.dumps(parameters)) == ""
+    assert time.process_time() - began < 2
+
+
+def test_a_long_list_is_held_against_its_schema() -> None:
+    items = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
+    schema = json.dumps({"type": "object", "properties": {"a": {"type": "array", "items": items}}})
+    values: list[Any] = [{"x": n} for n in range(1_000)]
+    assert fault_of(json.dumps({"a": values}), schema) == ""
+    assert "$.a[1000]: 'x' is a required property" in fault_of(json.dumps({"a": [*values, {}]}), schema)
+
+
 @pytest.mark.parametrize(
     "schema",
     [
@@ -126,6 +164,8 @@ def test_what_is_told_of_a_strict_tool_always_fits(arguments: dict[str, Any]) ->
         {"properties": {"a": {"type": "strange"}}, "type": "object"},
         {"properties": {"a": {"pattern": "("}}, "type": "object"},
         {"properties": {"a": {"$ref": "#/$defs/a"}}, "type": "object", "$defs": {"a": {"$ref": "#/$defs/a"}}},
+        {"patternProperties": {"^(a+)+$": {"type": "integer"}}, "additionalProperties": False},
+        {"properties": {"a": {"type": "string", "pattern": "^(x+)+y$"}}, "type": "object"},
     ],
 )
 def test_a_schema_that_cannot_be_held_against_a_call_refuses_none(schema: Any) -> None:

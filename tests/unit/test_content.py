@@ -68,6 +68,8 @@ def test_a_tool_may_return_them() -> None:
         (image("data:image/png;base64,A"), URL),
         (image("data:image/png;base64,"), URL),
         (image("data:image/png;base64,AA==\n"), URL),
+        (image("data:image/png" + ";====" * 1000 + ";base65,AA=="), URL),  # not one that takes for ever
+        (image("data:image/png" + ";a=====" * 1000 + ";base65,AA=="), URL),
         (image("data:image/png,AA=="), URL),
         (image("data:image/png;base64"), URL),
         (image(""), URL),

@@ -346,6 +346,24 @@ def test_the_bytes_that_are_kept_are_bounded() -> None:
     run(test())
 
 
+@pytest.mark.parametrize("bounds", [{"max_turns": 4}, {"max_bytes": 36_000}], ids=["turns", "bytes"])
+def test_who_has_most_makes_room(bounds: dict[str, int]) -> None:
+    async def test() -> None:
+        desk = Desk(**bounds)
+        await desk.answered(claim("old", tenant="ann"), said("x" * 8_000))
+        for key in "abcdefgh":
+            await desk.answered(claim(key, tenant="joe"), said("x" * 8_000))
+        assert len(desk.sources) == 9
+        assert await read(await desk.ask(claim("old", tenant="ann"))) == [said("x" * 8_000), END]
+        assert await read(await desk.ask(claim("h", tenant="joe"))) == [said("x" * 8_000), END]
+        assert len(desk.sources) == 9
+        await desk.answered(claim("a", tenant="joe"))  # that one is not kept any more
+        desk.time = 600.0
+        await desk.answered(claim("old", tenant="ann"))
+
+    run(test())
+
+
 def test_a_follower_leaves_once() -> None:
     async def test() -> None:
         desk = Desk()

@@ -13,8 +13,10 @@ import pytest
 from claude_coded import errors
 from claude_coded.codectl.commands import main
 from claude_coded.control.app import create_control_app
-from claude_coded.http.app import Access, Gate, create_app
+from claude_coded.http.access import Access, Gate
+from claude_coded.http.app import create_app
 from claude_coded.http.choices import HEADERS
+from claude_coded.http.limits import KeyLimits
 from claude_coded.openai.fields import FIELDS, Rule, Treatment
 from claude_coded.openai.responses.request import RESPONSE_FIELDS
 from claude_coded.reading import Choice
@@ -69,7 +71,7 @@ def test_every_command_is_told_with_its_options() -> None:
 
 
 def tcp() -> falcon.asgi.App[Any, Any]:
-    return create_app(Mock(), Mock(), Gate(Access.of(Settings(), {})))
+    return create_app(Mock(), Mock(), Gate(Access.of(Settings(), {}), KeyLimits(lambda: 0)))
 
 
 def unix() -> falcon.asgi.App[Any, Any]:

@@ -1,80 +1,13 @@
 """What a chat request's headers make of the turn that is asked for."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
 
-import httpx
 import pytest
 
-from claude_coded.aside import Aside
-from claude_coded.errors import NotRecorded
-from claude_coded.history import read
-from claude_coded.http.app import Api
-from claude_coded.http.resources import About
-from claude_coded.kept import KeptResponse
-from claude_coded.models import Models
-from claude_coded.planning import Located
-from claude_coded.service import TurnService
-from claude_coded.settings import Settings, load
-from claude_coded.turn import AnswerEvent, Options, TextDelta, TurnFinished, TurnRequest
-
-
-class FullStore:
-    """A store whose disk is full."""
-
-    async def keep_response(self, _: KeptResponse) -> None:
-        raise NotRecorded("database or disk is full")
-
-
-@dataclass
-class Service:
-    """Answers every turn with its number, and notes what it was asked."""
-
-    models: Models
-    settings: Settings
-    asked: list[TurnRequest] = field(default_factory=list)
-    store: FullStore = field(default_factory=FullStore)
-    aside: Aside = field(default_factory=Aside)
-
-    async def locate(self, request: TurnRequest) -> Located:
-        self.asked.append(request)
-        return Located(request, read(request))
-
-    async def run(self, located: Located) -> AsyncIterator[list[AnswerEvent]]:
-        yield [TextDelta(f"turn {len(self.asked)} of {located.request.key.tenant}"), TurnFinished()]
-
-    def now(self) -> float:
-        return 7.5
-
-
-class Face:
-    """The app in front of such a service, on one loop."""
-
-    def __init__(self, loop: asyncio.Runner, workspace: Path, **environment: str) -> None:
-        self._loop = loop
-        settings = load({}, {"WORKSPACE_DIR": str(workspace), **environment})
-        self.service = Service(Models(), settings)
-        about = About("1", "2", 0.0, lambda: 0.0)
-        self._app = Api(cast("TurnService", self.service), {}, about)
-
-    def post(self, headers: dict[str, str], **more: Any) -> httpx.Response:
-        body = {"model": "claude-code", "messages": [{"role": "user", "content": "hi"}], **more}
-        return self.send("/v1/chat/completions", body, headers)
-
-    def send(self, path: str, body: dict[str, Any], headers: dict[str, str]) -> httpx.Response:
-        async def send() -> httpx.Response:
-            transport = httpx.ASGITransport(app=cast("Any", self._app))
-            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-                return await client.post(path, json=body, headers=headers)
-
-        return self._loop.run(send())
-
-    @property
-    def options(self) -> Options:
-        return self.service.asked[-1].options
+from claude_coded.turn import Options
+from tests.support.face import Face
 
 
 @pytest.fixture

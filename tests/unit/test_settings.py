@@ -85,6 +85,13 @@ def test_keys_come_from_the_setting_the_file_and_the_credential(tmp_path: Path) 
     assert read_keys(settings.access, environment) == {"joe": "k3", "ann": "k2", "bot": "k4"}
 
 
+def test_a_key_is_one_tenants() -> None:
+    settings = load({}, {"CLAUDE_CODED_API_KEYS": "joe:k1,ann:k2,bot:k1"})
+    with pytest.raises(ConfigurationError, match="joe and bot have the same") as caught:
+        read_keys(settings.access, {})
+    assert "k1" not in str(caught.value)
+
+
 def test_the_models_key_comes_from_the_credential_where_nothing_else_gives_it(tmp_path: Path) -> None:
     environment = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
     assert load({}, environment).claude.api_key is None

@@ -321,6 +321,9 @@ def test_purge_forgets_everything_and_a_turn_that_runs_leaves_no_trace(tmp_path:
         assert await store.load(KEY) is None
         assert await store.messages(KEY) == ()
         assert await store.count() == 0
+        await store.begin(CONVERSATION)
+        assert [await store.count(tenant) for tenant in (None, KEY.tenant, "other")] == [1, 1, 0]
+        await store.purge(KEY)
 
     with_store(tmp_path, use)
     with sqlite3.connect(tmp_path / "claude-coded.db") as database:
@@ -352,6 +355,12 @@ def test_what_is_outdated_by_age_by_count_or_by_its_nature(tmp_path: Path) -> No
         assert set(await store.outdated(2.0, 0)) == {named("a"), named("b"), named("d")}
         assert set(await store.outdated(0.0, 2)) == {named("a"), named("b"), named("d")}
         assert set(await store.outdated(0.0, 0)) == {named("d")}
+        # Another tenant's push out none of these.
+        for n in range(3):
+            other = ConversationKey("other", f"{n}")
+            await store.begin(replace(CONVERSATION, key=other, last_used_at=10.0 + n))
+        found = await store.outdated(0.0, 3)
+        assert set(found) == {named("a"), named("d")}
 
     with_store(tmp_path, use)
 
