@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.support import replay
+from tests.benchmarks.harness import replayer
 from tests.support.daemon import Daemon, Json, Model, dialogue
 from tests.support.raw import Raw, request, send
 
@@ -34,16 +34,17 @@ GIANT: Final = "9" * 5000
 def replayed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A daemon whose workers replay."""
     directory = tmp_path_factory.mktemp("replayed")
-    given = {
-        "CLAUDE_CODED_CLAUDE_BIN": str(replay.install(directory)),
-        "POOL_SIZE": "3",
-        "CLAUDE_CODED_LOG_LEVEL": "debug",
-    }
-    daemon = Daemon(directory, given)
-    try:
-        yield daemon.start()
-    finally:
-        daemon.close()
+    with replayer(directory) as binary:
+        given = {
+            "CLAUDE_CODED_CLAUDE_BIN": str(binary),
+            "POOL_SIZE": "3",
+            "CLAUDE_CODED_LOG_LEVEL": "debug",
+        }
+        daemon = Daemon(directory, given)
+        try:
+            yield daemon.start()
+        finally:
+            daemon.close()
     unharmed(daemon)
 
 
