@@ -1,6 +1,6 @@
 """A program that Claude's Bash runs: it asks the control socket as a command may, and writes down the answer.
 
-Arguments: how (plain, or orphan: as a grandchild whose parent has ended), the socket, a method, a path, a body,
+Arguments: how (plain, or orphan: a grandchild whose parent has ended), the socket, a method, a path, a body,
 the file for the status.
 """
 
