@@ -23,7 +23,7 @@ Layers; a row sees only the rows below it (checked by import-linter):
     rows | marks | ask | process | guard    the database's rows | turns that it does not have yet |
                                             what a turn writes, and its events | a child and its pipes |
                                             clients that are slow, too long, or gone
-    cgroups, proc                           where a worker's processes are, what they use, and their end
+    cgroups, orphans, proc                  where a worker's processes are, what they use, and their end
     activity | restarting | said | stopping | claude | openai | history | models | scheduler | migrations
                                             pure: no I/O, no clock, no randomness
     turn                                    the vocabulary between the two sides
@@ -31,7 +31,8 @@ Layers; a row sees only the rows below it (checked by import-linter):
     events | tracing                        messages to systemd | what happens, as a stream | turns as spans
     configuration, settings, profiles       what is in force | what there is | models of the operator's
     reading | guide                         how a setting's text is read | how commands explain themselves
-    errors | unix | browsers                what can go wrong | Unix sockets, for both of their ends |
+    errors | unix | prctl | browsers        what can go wrong | Unix sockets, for both of their ends |
+                                            what a process asks of the kernel about itself |
                                             what only web pages send
 
 Who decides what:
@@ -75,6 +76,9 @@ start: what the session may hold of such a turn is taken back.
 A response of the Responses API is kept with its conversation and the number of its turn. A request after it
 says by one digest where it stands: what stands there goes on, with no history read. What is earlier branches,
 and then it is a request that tells the history up to there, read from the store.
+
+What Claude runs is of the daemon's user, so file modes do not keep it from the control socket. A door before
+that socket refuses all that descends from the daemon, which adopts orphans so that nothing leaves its tree.
 
 A person who attaches to a conversation gets Claude Code's own terminal on its session, and nobody else gets
 in meanwhile. What was said there is read from the transcript and recorded as a turn that ends at the same

@@ -18,6 +18,7 @@ from claude_coded.configuration import Source
 from claude_coded.daemon import Daemon
 from claude_coded.errors import ConfigurationError
 from claude_coded.plan import Plan, handed_over
+from claude_coded.prctl import keep_to_itself
 from claude_coded.settings import SYSTEM_CONFIG, Spec, sections, specs
 from claude_coded.supervisor import supervise, this_program
 from claude_coded.systemd import inherited_sockets
@@ -113,6 +114,7 @@ def serve(config: Path | None, offline: bool, reload: bool, **flags: str | None)
     """
     given = {key: value for key, value in flags.items() if value is not None}
     hide_secrets(given)
+    keep_to_itself()
     source = Source(given, dict(os.environ), config)
     try:
         settings = source.load()

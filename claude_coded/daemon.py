@@ -19,6 +19,8 @@ from claude_coded.claude.launch import die_with_parent, environment, projects_di
 from claude_coded.configuration import Change, Source, change, describe
 from claude_coded.control import api
 from claude_coded.control.app import Controls, create_control_app
+from claude_coded.control.door import guarded
+from claude_coded.control.peers import is_of_a_worker
 from claude_coded.control.terminals import Terminals
 from claude_coded.control.views import Identity
 from claude_coded.errors import ConfigurationError
@@ -29,6 +31,7 @@ from claude_coded.listener import App, Listener, bind_tcp, bind_unix
 from claude_coded.models import AGENT, Models
 from claude_coded.offline import OfflineModel
 from claude_coded.operations import Operations
+from claude_coded.orphans import adopted
 from claude_coded.permissions import Desk
 from claude_coded.plan import Plan, cli_version
 from claude_coded.planning import launch_of
@@ -90,7 +93,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Serve until told to stop. Raises ConfigurationError, OSError."""
-        async with contextlib.AsyncExitStack() as stack:
+        async with adopted(), contextlib.AsyncExitStack() as stack:
             tcp, control = self._sockets(stack)
             base = dict(self._plan.environment)
             if self._plan.offline:
@@ -209,10 +212,15 @@ class Daemon:
             log_level=logs.level,
             set_log_level=logs.set_level,
         )
-        async with listening(create_control_app(controls), sock):
+        state = self._plan.settings.state_dir
+        async with (
+            guarded(sock, state, bars=is_of_a_worker) as door,
+            listening(create_control_app(controls), door.inside),
+        ):
             try:
                 yield
             finally:
+                door.close()
                 terminals.close()
                 graph.events.close()
 

@@ -38,6 +38,45 @@ def processes(proc: Path = PROC) -> Iterator[Process]:
                     yield process
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a process comes from: its parent, and when it was started, in ticks since the machine was."""
+
+    pid: int
+    parent: int
+    start: int
+
+
+def descends(pid: int, ancestor: int, proc: Path = PROC) -> bool | None:
+    """Return whether a process is another or descends from it; None: it has ended, or cannot be seen.
+
+    Above a process that this user cannot see there is nothing to be known, and it counts as no descendant:
+    what a process starts as its own user can be seen as long as that can.
+    """
+    if (child := _origin(pid, proc)) is None:
+        return None
+    while child.pid != ancestor:
+        parent = _origin(child.parent, proc)
+        if parent is not None and parent.start <= child.start:
+            child = parent
+            continue
+        # It is hidden, or has ended: then its child has another parent now, and its number may be another's.
+        if (again := _origin(child.pid, proc)) is None:
+            return None
+        if again == child:
+            return False if parent is None else None
+        child = again
+    return True
+
+
+def _origin(pid: int, proc: Path) -> Origin | None:
+    with contextlib.suppress(OSError):
+        text = (proc / str(pid) / "stat").read_bytes()
+        fields = text[text.rindex(b")") + 2 :].split()
+        return Origin(pid, int(fields[1]), int(fields[19]))
+    return None
+
+
 def _read(pid: int, text: bytes) -> Process | None:
     # The name, in parentheses, may hold anything. Of the fields behind it, the 3rd of all is the first.
     fields = text[text.rindex(b")") + 2 :].split()

@@ -9,9 +9,25 @@ import os
 import socket
 from pathlib import Path
 
-from claude_coded.unix import peer_of
+from claude_coded.proc import descends
+from claude_coded.unix import has_ended, peer_of
 
 DESCRIPTORS = Path("/proc/self/fd")
+
+
+def is_of_a_worker(sock: socket.socket) -> bool:
+    """Return whether who has connected descends from this process, as all does that Claude runs.
+
+    The daemon adopts orphans, so that nothing gets out of its tree by losing its parents. Who has ended since
+    may have been anything, and counts as one, unless it was another user's.
+    """
+    pid, uid = peer_of(sock)
+    if pid == 0:  # from beyond this container
+        return False
+    descent = descends(pid, os.getpid())
+    if descent is None or has_ended(sock):
+        return uid == os.getuid()
+    return descent
 
 
 def connected_users(path: str) -> frozenset[int]:
