@@ -39,6 +39,7 @@ Who decides what:
 
 - The scheduler decides who gets which worker: `handle(event, now) -> actions`. The pool carries that out.
   Tickets stand in their conversation's line, then wait for a worker; places are counted in processes.
+  Tenants share them: who has least comes first, who has most gives way.
 - A worker alone changes its state, by one table (`claude.protocol.TRANSITIONS`), and keeps its story.
 - `history` knows what was said by chained digests, one a message, and plans a turn: continue the session,
   fork it, or seed a fresh one; what to take back first; what to seed; what to ask.

@@ -16,7 +16,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -114,7 +114,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        return f"{clock} {record.levelname:<7} {in_words(record, self)}"
+        return f"{clock} {record.levelname:<7} {in_words(record, self, in_a_line)}"
 
 
 class JsonFormatter(logging.Formatter):
@@ -134,11 +134,21 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(line, default=str).decode()
 
 
-def in_words(record: logging.LogRecord, formatter: logging.Formatter) -> str:
+def in_words(
+    record: logging.LogRecord, formatter: logging.Formatter, write: Callable[[object], str] = str
+) -> str:
     """Return a record as people read it: `message  field=value`, and the exception below."""
-    extra = "".join(f"  {name}={value}" for name, value in fields(record).items())
+    extra = "".join(f"  {name}={write(value)}" for name, value in fields(record).items())
     text = f"{record.getMessage()}{extra}"
     return f"{text}\n{formatter.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def in_a_line(value: object) -> str:
+    """Return a value, what would end its line or steer a terminal escaped: clients choose some of it."""
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 # The journal -------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 A request is a ticket. It first waits in its conversation's line (one turn at a time, in order of arrival),
 is then admitted, says which worker would suit it, and waits for one. Every ticket ends in exactly one of
 assigned and rejected, or is withdrawn by who asked. Places are counted in processes, those on their way
-out included.
+out included. Tenants share them, and the queue, as `sharing` says.
 """
 
 from claude_coded.scheduler.core import (

@@ -1,11 +1,13 @@
 """The decision core: the pool's state, and one handler an event."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
 from typing import Any, Final
 
+from claude_coded.scheduler.sharing import fairly, is_spared
 from claude_coded.scheduler.vocabulary import (
     Action,
     Admit,
@@ -206,7 +208,7 @@ class Scheduler:
         elif event.conversation not in self._owners:
             self._tickets[ticket.id] = ticket
             yield from self._admit(ticket)
-        elif len(self._crowd()) >= self.limits.queue_size:
+        elif self._has_no_room(ticket):
             yield Reject(ticket.id, Refusal.QUEUE_FULL)
         else:
             self._tickets[ticket.id] = ticket
@@ -372,11 +374,11 @@ class Scheduler:
                     yield self._stop(worker, StopReason.FORSAKEN)
 
     def _place(self, now: float) -> Iterator[Action]:
-        """Serve the waiting tickets in order of arrival, as far as workers and places go."""
+        """Serve the waiting tickets in their turns, as far as workers and places go."""
         freeing = sum(w.phase is Phase.STOPPING for w in self.workers.values())
         room = self.limits.size - len(self.workers)
         blocked = False  # a ticket that waits for a place holds back those behind it that need one too
-        for ticket in [t for t in self._tickets.values() if t.stage is _Stage.WAITING]:
+        for ticket in self._in_turn([t for t in self._tickets.values() if t.stage is _Stage.WAITING]):
             if ticket.worker is not None:
                 continue  # a worker is being started for it
             assert ticket.want is not None
@@ -396,7 +398,7 @@ class Scheduler:
                 freeing -= 1
             elif not blocked and (victim := self._victim(ticket, now)) is not None:
                 yield self._stop(victim, StopReason.CAPACITY)
-            elif self._crowd().index(ticket) >= self.limits.queue_size:
+            elif self._has_no_room(ticket):
                 yield from self._reject(ticket, Refusal.QUEUE_FULL)
             else:
                 blocked = True
@@ -433,16 +435,20 @@ class Scheduler:
     def _victim(self, ticket: _Ticket, now: float) -> WorkerView | None:
         """Return the worker whose place is given to a ticket; never a busy one.
 
-        Idle and never continued (past its probation), idle by last use, spares, parked by last use.
+        Idle and never continued (past its probation), idle by last use, spares, parked by last use; and after
+        all of these, in the same order, those of other tenants that have no more places than the ticket's.
         """
+        held, asker = self._held(), ticket.conversation.tenant
 
-        def rank(worker: WorkerView) -> tuple[int, float]:
+        def rank(worker: WorkerView) -> tuple[bool, int, float]:
+            owner = worker.conversation
+            spared = owner is not None and is_spared(owner.tenant, asker, held)
             if worker.phase is Phase.PARKED:
-                return 3, worker.since
+                return spared, 3, worker.since
             if worker.phase is Phase.SPARE:
-                return 2, worker.since
+                return spared, 2, worker.since
             once = not worker.continued and now - worker.since > PROBATION
-            return (0 if once else 1), worker.since
+            return spared, (0 if once else 1), worker.since
 
         evictable = (w for w in self.workers.values() if self._evictable(w, ticket, now))
         return min(evictable, key=rank, default=None)
@@ -541,6 +547,24 @@ class Scheduler:
     def _crowd(self) -> list[_Ticket]:
         """Return those of them that are many when the queue is full: who has a place is no burden."""
         return [t for t in self._queue() if not t.placed]
+
+    def _in_turn(self, waiting: list[_Ticket]) -> Sequence[_Ticket]:
+        """Return waiting tickets in the order in which they are served."""
+        return fairly(waiting, self._held()) if len(waiting) > 1 else waiting
+
+    def _has_no_room(self, ticket: _Ticket) -> bool:
+        """Return whether too many wait for this one to wait, too: those whose turn comes before it."""
+        crowd = self._crowd()
+        if ticket.id not in self._tickets:
+            crowd.append(ticket)
+        return fairly(crowd, {}).index(ticket) >= self.limits.queue_size
+
+    def _held(self) -> Counter[str]:
+        """Return how many places each tenant has, those that are being made for it included."""
+        keys = {ticket.worker: ticket.conversation for ticket in self._tickets.values()}
+        held = [w for w in self.workers.values() if w.phase is not Phase.STOPPING]
+        owners = (w.conversation or keys.get(w.id) for w in held)
+        return Counter(owner.tenant for owner in owners if owner is not None)
 
     def _loading(self) -> list[WorkerView]:
         """Return the workers whose start takes the CPU: one that is stopped in it does until it is gone."""

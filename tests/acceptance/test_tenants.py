@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai
@@ -231,3 +232,46 @@ def test_no_answer_says_to_a_browser_that_a_page_may_read_it(tenants: Tenants) -
     ]
     assert [it.status for it in answers] == [200, 404, 200, 403, 403]
     assert not [name for it in answers for name in it.headers if name.title().startswith(PAGES)]
+
+
+# What is shared --------------------------------------------------------------------------------------------
+
+
+def test_who_opens_many_conversations_or_parks_turns_evicts_nobody_else(
+    make: Start, served_model: Model
+) -> None:
+    daemon = make(
+        **key_settings(served_model),
+        CLAUDE_CODED_SPARE_WORKERS=0,
+        CLAUDE_CODED_QUEUE_SIZE=2,
+        key=KEYS["alice"],
+    )
+    tenants = Tenants(daemon.start())
+    daemon.ask("[[say 1]]", "bobs", headers=tenants.bob)
+    for number in range(6):
+        assert daemon.ask("[[say 1]]", f"opened{number}").ok
+    for number in range(5):
+        question = '[[tool get {"x": "a"}]] [[result]]'
+        parked = daemon.ask(question, f"parked{number}", model="claude-code-chat", tools=[GET_X])
+        assert parked.finish == "tool_calls"
+    assert tenants.as_bob("GET", "/conversations").body["data"][0]["state"] == "idle"
+    assert tenants.as_bob("GET", "/conversations").body["data"][0]["id"] == "bobs"
+
+
+def test_who_fills_the_queue_leaves_room_in_it_and_a_turn_for_another(
+    make: Start, served_model: Model
+) -> None:
+    daemon = make(
+        **{**key_settings(served_model), "POOL_SIZE": "1"}, CLAUDE_CODED_QUEUE_SIZE=2, key=KEYS["alice"]
+    )
+    tenants = Tenants(daemon.start())
+    with daemon.stream("[[say begun]] [[delay 20]] [[words 100]]", "running") as running:
+        running.until("begun")
+        with ThreadPoolExecutor(4) as others:
+            waiting = [others.submit(daemon.ask, "[[say 1]]", f"waiting{number}") for number in range(2)]
+            eventually(lambda: daemon.pool()["queued"] == 2)
+            assert daemon.ask("[[say 1]]", "refused").code == "queue_full"
+            mine = others.submit(daemon.ask, "[[say bobs]]", "mine", headers=tenants.bob)
+            answers = [it.result() for it in waiting]
+            assert sorted(it.status for it in answers) == [200, 429]
+            assert mine.result().text == "bobs"

@@ -186,6 +186,14 @@ def test_what_is_noted_is_told_by_the_task_and_those_that_it_starts() -> None:
     assert logs.fields(record) == {"conversation": "first"}
 
 
+def test_no_field_begins_a_line_or_steers_a_terminal() -> None:
+    path = "/ü\n12:00:00 INFO    all is well\x1b[2J\u2028"
+    record = logging.makeLogRecord({"msg": "request", "levelno": 20, "levelname": "INFO", "path": path})
+    line = logs.TextFormatter().format(record)
+    assert line.endswith("  path=/ü\\n12:00:00 INFO    all is well\\x1b[2J\\u2028")
+    assert line.isprintable()
+
+
 def test_text_and_json(said: io.StringIO) -> None:
     record = logging.makeLogRecord({"name": "x", "msg": "said", "levelname": "INFO", "worker": 3})
     assert re.fullmatch(r"\d\d:\d\d:\d\d INFO    said  worker=3", logs.TextFormatter().format(record))

@@ -42,6 +42,12 @@ def test_every_setting_is_told_with_its_default() -> None:
         assert default.replace("`", "") == spec.unset, spec.variable  # what `--help` says
 
 
+def test_what_is_promised_is_held_by_tests_that_there_are() -> None:
+    named = re.findall(r"`((?:unit|acceptance)/test_\w+\.py)`", section("Security"))
+    assert named
+    assert [name for name in named if not (Path(__file__).parents[1] / name).exists()] == []
+
+
 def test_every_choice_is_told() -> None:
     for spec in specs():
         words = spec.parse.words if isinstance(spec.parse, Choice) else ()

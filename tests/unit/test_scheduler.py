@@ -1,5 +1,6 @@
 """The scheduler in virtual time: an example for each behaviour and race, then a model under random events."""
 
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -7,7 +8,7 @@ from math import inf
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -46,13 +47,19 @@ from claude_coded.scheduler import (
     WorkerStirred,
     WorkerWanted,
 )
+from claude_coded.scheduler.sharing import fairly
 from claude_coded.turn import ConversationKey
 
 AGENT, CHAT = "agent", "chat"
 
 
 def key(name: str) -> ConversationKey:
-    return ConversationKey("default", name)
+    """Return a conversation's key; those with capitals are another tenant's."""
+    return ConversationKey(tenant_of(name), name)
+
+
+def tenant_of(name: str) -> str:
+    return "other" if name.isupper() else "default"
 
 
 def fresh(kind: str = AGENT) -> Want:
@@ -61,6 +68,12 @@ def fresh(kind: str = AGENT) -> Want:
 
 def resume(name: str, kind: str = AGENT) -> Want:
     return Want(fit=kind, launch=("resume", name, kind), fresh=False)
+
+
+@dataclass
+class Asked:
+    number: int
+    conversation: ConversationKey
 
 
 class Bench:
@@ -410,6 +423,100 @@ def test_worker_that_settles_gives_way_at_once() -> None:
     _, actions = bench.ask("b")
     assert actions == []
     assert bench.send(WorkerStirred(worker, pending=False)) == [Stop(worker, StopReason.CAPACITY)]
+
+
+# What tenants share ----------------------------------------------------------------------------------------
+
+
+def test_who_opens_one_conversation_after_the_other_evicts_his_own() -> None:
+    bench = Bench(size=3)
+    first, kept = bench.turn("A"), bench.turn("B")
+    bench.wait(1)
+    own = [bench.turn("a")]
+
+    def open_another(name: str, victim: int) -> None:
+        bench.wait(1)
+        ticket, actions = bench.ask(name)
+        assert actions == [Stop(victim, StopReason.CAPACITY)]
+        (spawn,) = bench.send(WorkerExited(victim))
+        assert isinstance(spawn, Spawn)
+        bench.send(WorkerReady(spawn.worker))
+        bench.send(TurnEnded(ticket, keep=True))
+        own.append(spawn.worker)
+
+    open_another("b", first)  # of the tenant that has two
+    for name in "cdef":  # and then of the one that has two by now, although the other's is idle for longer
+        open_another(name, own.pop(0))
+    assert kept in bench.scheduler.workers
+
+
+def test_who_parks_turns_gives_way_to_himself_and_to_who_has_less() -> None:
+    bench = Bench(size=2)
+    ticket, parked = bench.serve("a")
+    bench.send(TurnParked(ticket))
+    bench.wait(1)
+    idle = bench.turn("A")
+    bench.wait(1)
+    ticket, actions = bench.ask("b")
+    assert actions == [Stop(parked, StopReason.CAPACITY)]  # not the other's, that has one place, as this has
+    bench.send(TicketCancelled(ticket))
+    bench.send(WorkerExited(parked))
+    bench.turn("b")
+    _, actions = bench.ask("B")
+    assert actions == [Stop(idle, StopReason.CAPACITY)]
+
+
+def test_idle_workers_of_others_give_way_where_ones_own_are_all_busy() -> None:
+    bench = Bench(size=2)
+    idle = bench.turn("A")
+    bench.serve("a")
+    _, actions = bench.ask("b")
+    assert actions == [Stop(idle, StopReason.CAPACITY)]  # nobody waits for what does nothing
+
+
+def test_a_place_that_gets_free_goes_to_the_tenant_that_has_least() -> None:
+    bench = Bench(size=2)
+    first, worker = bench.serve("a")
+    bench.serve("b")
+    bench.ask("c")
+    bench.ask("d")
+    late, actions = bench.ask("A")
+    assert actions == []
+    assert bench.send(TurnEnded(first, keep=True)) == [Stop(worker, StopReason.CAPACITY)]
+    (spawn,) = bench.send(WorkerExited(worker))
+    assert isinstance(spawn, Spawn)
+    assert bench.send(WorkerReady(spawn.worker)) == [Assign(late, spawn.worker, hot=False)]
+
+
+def test_a_queue_that_one_tenant_fills_has_room_for_another() -> None:
+    bench = Bench(size=1, queue_size=3)
+    bench.serve("a")
+    waiting = [bench.ask(name)[0] for name in "bcd"]
+    first, actions = bench.ask("A")
+    assert actions == [Reject(waiting[-1], Refusal.QUEUE_FULL)]
+    second, actions = bench.ask("B")
+    assert actions == [Reject(second, Refusal.QUEUE_FULL)]  # two of the other's came before
+    ticket, actions = bench.ask("e")
+    assert actions == [Reject(ticket, Refusal.QUEUE_FULL)]
+    assert first in bench.scheduler._tickets
+
+
+@given(
+    st.lists(st.sampled_from("abcABC"), max_size=20),
+    st.dictionaries(st.sampled_from(["default", "other"]), st.integers(0, 3)),
+)
+def test_turns_come_to_who_has_least(names: list[str], held: dict[str, int]) -> None:
+    asking = [Asked(number, key(name)) for number, name in enumerate(names)]
+    turns = fairly(asking, held)
+    assert sorted(one.number for one in turns) == list(range(len(names)))
+    for tenant in ("default", "other"):  # each tenant's in order of arrival
+        own = [one.number for one in turns if one.conversation.tenant == tenant]
+        assert own == sorted(own)
+    got = Counter(held)
+    for place, one in enumerate(turns):  # nobody's comes while another who waits has less
+        still = {other.conversation.tenant for other in turns[place:]}
+        assert got[one.conversation.tenant] == min(got[tenant] for tenant in still)
+        got[one.conversation.tenant] += 1
 
 
 # The queue -------------------------------------------------------------------------------------------------
@@ -1241,7 +1348,7 @@ class Process:
     used: float = 0.0
 
 
-CONVERSATIONS = "abcde"
+CONVERSATIONS = "abcDE"
 PICKS = st.integers(0, 1000)
 OPEN = {Stage.LINED, Stage.ADMITTED, Stage.WAITING}
 
@@ -1286,12 +1393,14 @@ class Pool(RuleBasedStateMachine):
                 case Reject():
                     assert action.ticket not in admitted, "admitted only to be rejected"
                     assert action.retry_after > 0
-                    self.end(self.askers[action.ticket])
+                    self.on_reject(action)
                 case Spawn():
                     self.on_spawn(action)
                 case Stop():
                     process = self.processes[action.worker]
                     assert process.phase in {Phase.IDLE, Phase.PARKED, Phase.SPARE}
+                    if action.reason is StopReason.CAPACITY:
+                        self.on_giving_way(process)
                     process.phase = Phase.STOPPING
         assert self.scheduler.deadline() > self.now
         return actions
@@ -1325,6 +1434,43 @@ class Pool(RuleBasedStateMachine):
         self.goes_on(process)
         process.phase, process.used = Phase.BUSY, self.now
         process.conversation, process.fit = asker.conversation, asker.want.fit
+
+    def on_reject(self, action: Reject) -> None:
+        asker = self.askers[action.ticket]
+        if action.reason is Refusal.QUEUE_FULL:
+            assert self.ahead_of(asker) >= self.scheduler.limits.queue_size
+        self.end(asker)
+
+    def ahead_of(self, asker: Asker) -> int:
+        """Return how many may wait before one: a tenant's first before any other's second."""
+        waiting = [a for a in self.askers.values() if a.stage in {Stage.LINED, Stage.WAITING}]
+        tenant = tenant_of(asker.conversation)
+        own = sum(tenant_of(a.conversation) == tenant and a.id < asker.id for a in waiting)
+        others = sum(tenant_of(a.conversation) != tenant for a in waiting)
+        return own + min(others, own + 1)
+
+    def on_giving_way(self, process: Process) -> None:
+        """Check that who has no more than who asks keeps it while there is a spare, or one of who asks."""
+        asking = {tenant_of(a.conversation) for a in self.needy()}
+        over = (
+            sum(p.phase is not Phase.STOPPING for p in self.processes.values()) - self.scheduler.limits.size
+        )
+        if process.conversation is None or len(asking) != 1 or over > 0:
+            return
+        (asker,) = asking
+        owner = tenant_of(process.conversation)
+        coming = sum(w.ticket is not None and w.conversation is None for w in self.scheduler.workers.values())
+        if owner == asker or self.places(owner) + coming > self.places(asker):
+            return
+        asked_for = {a.conversation for a in self.askers.values() if a.stage in OPEN}
+        for other in self.processes.values():
+            own = other.conversation is not None and tenant_of(other.conversation) == asker
+            if (own and other.conversation not in asked_for) or other.phase is Phase.SPARE:
+                assert not self.evictable(other, set())
+
+    def places(self, tenant: str) -> int:
+        live = [p for p in self.processes.values() if p.phase is not Phase.STOPPING]
+        return sum(p.conversation is not None and tenant_of(p.conversation) == tenant for p in live)
 
     def on_spawn(self, action: Spawn) -> None:
         assert action.worker not in self.processes
@@ -1386,6 +1532,18 @@ class Pool(RuleBasedStateMachine):
         if asker.stage is Stage.ADMITTED:
             asker.want, asker.stage = resume(name, kind) if resumes else fresh(kind), Stage.WAITING
             self.send(WorkerWanted(asker.id, asker.want))
+
+    @rule(name=st.sampled_from(CONVERSATIONS), pick=PICKS)
+    def go_through_a_turn(self, name: str, pick: int) -> None:
+        """Have a whole turn where nothing is in the way: so many conversations are idle at once."""
+        self.request_and_want(name, AGENT, resumes=False)
+        for _ in range(2):
+            self.exit_as_told(0)
+            self.ready(pick)
+        asker = self.askers[len(self.askers)]
+        served = [a for a in self.askers.values() if a.stage is Stage.SERVED]
+        if asker in served:
+            self.end_turn(served.index(asker), "kept")
 
     @rule(pick=PICKS)
     def cancel(self, pick: int) -> None:
@@ -1540,14 +1698,7 @@ class Pool(RuleBasedStateMachine):
     def nobody_waits_for_what_there_is(self) -> None:
         if self.now >= self.scheduler.deadline():
             return  # a Tick is due
-        coming = {w.ticket for w in self.scheduler.workers.values()}
-        owned = {p.conversation for p in self.processes.values()}
-        needy = [
-            a
-            for a in self.askers.values()
-            if a.stage is Stage.WAITING and a.id not in coming and a.conversation not in owned
-        ]
-        if not needy:
+        if not (needy := self.needy()):
             return
         full = len(self.processes) >= self.scheduler.limits.size
         assert full or len(self.loading()) >= self.scheduler.limits.starts
@@ -1562,6 +1713,13 @@ class Pool(RuleBasedStateMachine):
                 if a.stage is Stage.ADMITTED and a.id < needy[-1].id
             }
             assert not [p for p in self.processes.values() if self.evictable(p, promised)]
+
+    def needy(self) -> list[Asker]:
+        """Return those who wait for a place."""
+        coming = {w.ticket for w in self.scheduler.workers.values()}
+        owned = {p.conversation for p in self.processes.values()}
+        waiting = [a for a in self.askers.values() if a.stage is Stage.WAITING and a.id not in coming]
+        return [a for a in waiting if a.conversation not in owned]
 
     def evictable(self, process: Process, promised: set[str]) -> bool:
         if process.conversation in promised:
