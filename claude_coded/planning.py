@@ -6,7 +6,7 @@ from typing import Final
 
 from claude_coded import history
 from claude_coded.ask import Manner
-from claude_coded.claude.launch import Launch
+from claude_coded.claude.launch import TRANSCRIPTS, Launch
 from claude_coded.claude.protocol import Limits
 from claude_coded.claude.toolbridge import fits
 from claude_coded.errors import CodedError, InvalidRequest, UnsupportedParameter, WorkerDied, WorkspaceGone
@@ -76,6 +76,7 @@ def launch_of(profile: Profile, settings: Settings, options: Options | None = No
         profile.mcp,
         auto_compact=claude.auto_compact,
         retention_days=settings.retention_days,
+        hidden=(str(settings.state_dir), TRANSCRIPTS) if claude.sandbox else None,
     )
 
 

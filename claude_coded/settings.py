@@ -296,6 +296,12 @@ class ClaudeSettings:
         "What Claude may do unasked: " + ", ".join(PERMISSION_MODES) + ".",
         metavar="MODE",
     )
+    sandbox: bool = setting(
+        f"{PREFIX}SANDBOX",
+        read.truth,
+        False,
+        "Claude's commands run in Claude Code's sandbox, which takes bubblewrap and socat.",
+    )
     auto_compact: bool = setting(
         f"{PREFIX}AUTO_COMPACT",
         read.truth,
