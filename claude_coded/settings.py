@@ -136,7 +136,8 @@ class AccessSettings:
         f"{PREFIX}API_KEYS",
         read.pairs,
         no_keys,
-        "Clients' keys, name:key pairs with commas between; a key's name is a tenant.",
+        "Clients' keys, name:key pairs with commas between; a key's name is a tenant. A key may be given as "
+        "sha256: and its digest.",
         metavar="NAME:KEY,...",
         secret=True,
     )

@@ -15,7 +15,7 @@ import falcon
 import falcon.asgi
 from falcon import media
 
-from claude_coded import logs
+from claude_coded import logs, reading
 from claude_coded.errors import CodedError, Forbidden, InvalidApiKey
 from claude_coded.guard import BodyRefused, ClientGone, ConnectionGuard
 from claude_coded.http.idempotency import Replays
@@ -99,7 +99,7 @@ class Access:
     def of(cls, settings: Settings, keys: Mapping[str, str]) -> "Access":
         """Return what the settings say."""
         hosts = {"localhost", settings.server.host.lower(), *map(str.lower, settings.access.allowed_hosts)}
-        digests = {tenant: sha256(key.encode()).digest() for tenant, key in keys.items()}
+        digests = {tenant: reading.digest(key) for tenant, key in keys.items()}
         return cls(digests, frozenset(hosts), frozenset(settings.access.allowed_origins))
 
     def tenant(self, authorization: str | None) -> str | None:
