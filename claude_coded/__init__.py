@@ -30,7 +30,9 @@ Layers; a row sees only the rows below it (checked by import-linter):
     aside | listener | logs | systemd |     long work beside the loop | our own sockets in Granian | logging |
     events | tracing                        messages to systemd | what happens, as a stream | turns as spans
     configuration, settings, profiles       what is in force | what there is | models of the operator's
-    reading | guide                         how a setting's text is read | how commands explain themselves
+    workspaces                              whose directory is where
+    reading | guide | defaults              how a setting's text is read | how commands explain themselves |
+                                            what settings are where nobody says it
     errors | unix | prctl | browsers        what can go wrong | Unix sockets, for both of their ends |
                                             what a process asks of the kernel about itself |
                                             what only web pages send

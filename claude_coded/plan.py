@@ -10,7 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from claude_coded.claude.launch import MINIMUM_VERSION, SANDBOX_HINT, find_binary, parse_version
+from claude_coded.claude.launch import (
+    MINIMUM_VERSION,
+    SANDBOX_HINT,
+    SANDBOX_PROGRAMS,
+    find_binary,
+    parse_version,
+)
 from claude_coded.errors import ConfigurationError
 from claude_coded.settings import Settings, read_keys
 from claude_coded.store import Store
@@ -79,6 +85,9 @@ class Plan:
             raise ConfigurationError(SANDBOX_HINT)
         if not settings.claude.workspace.is_dir():
             raise ConfigurationError(f"WORKSPACE_DIR {settings.claude.workspace} is not a directory")
+        missing = [program for program in SANDBOX_PROGRAMS if shutil.which(program) is None]
+        if settings.claude.sandbox and missing:
+            raise ConfigurationError(f"CLAUDE_CODED_SANDBOX: {' and '.join(missing)} cannot be found")
         binary = find_binary(settings.claude.binary, shutil.which)
         control = settings.control.socket or control_socket(settings, environment, offline=offline)
         return cls(settings, keys, environment, binary, offline, control, handed)

@@ -4,15 +4,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from claude_coded import history
+from claude_coded import history, workspaces
 from claude_coded.ask import Manner
-from claude_coded.claude.launch import Launch
+from claude_coded.claude.launch import TRANSCRIPTS, Launch
 from claude_coded.claude.protocol import Limits
 from claude_coded.claude.toolbridge import fits
 from claude_coded.errors import CodedError, InvalidRequest, UnsupportedParameter, WorkerDied, WorkspaceGone
 from claude_coded.history import Conversation, Head, Plan, Told, Way
 from claude_coded.pool import Pool
-from claude_coded.settings import Settings
+from claude_coded.settings import TENANT, Settings
 from claude_coded.store import Store
 from claude_coded.turn import Options, Profile, ToolSpec, TurnRequest
 from claude_coded.worker import ParkLost, RewindRefused, SessionMissing
@@ -64,19 +64,28 @@ class Seat:
     launch: Launch
 
 
-def launch_of(profile: Profile, settings: Settings, options: Options | None = None) -> Launch:
-    """Return how a fresh worker for a profile is started."""
+def launch_of(
+    profile: Profile, settings: Settings, options: Options | None = None, root: Path | None = None
+) -> Launch:
+    """Return how a fresh worker for a profile is started; `root` is the tenant's, else WORKSPACE_DIR."""
     options = options or Options()
     claude = settings.claude
     return Launch(
         profile.agent,
-        options.workspace or profile.workspace or claude.workspace,
+        options.workspace or profile.workspace or root or claude.workspace,
         options.permission_mode or profile.permission_mode or claude.permission_mode,
         profile.tools,
         profile.mcp,
         auto_compact=claude.auto_compact,
         retention_days=settings.retention_days,
+        hidden=_hidden(settings) if claude.sandbox else None,
     )
+
+
+def _hidden(settings: Settings) -> tuple[str, ...]:
+    """Return what commands in the sandbox are not to read, their own workspace excepted."""
+    others = (str(settings.claude.workspace),) if settings.claude.workspaces == TENANT else ()
+    return (str(settings.state_dir), TRANSCRIPTS, *others)
 
 
 def is_anothers(workspace: Path, profile: Profile, settings: Settings) -> bool:
@@ -202,7 +211,8 @@ class Planner:
         """Return what worker suits a plan. Raises WorkspaceGone."""
         request = self._request
         profile, system, model = request.profile, request.system or "", request.profile.model
-        launch = launch_of(profile, self._settings, request.options)
+        root = workspaces.prepare(self._settings.claude, request.key.tenant)
+        launch = launch_of(profile, self._settings, request.options, root)
         generation = 0
         if known is not None:
             system = known.system if request.system is None else system
@@ -218,8 +228,7 @@ class Planner:
         if plan.session is not None:
             launch = launch.resuming(plan.session, model, plan.at or None)
         self._check(launch)
-        if not launch.workspace.is_dir():
-            raise WorkspaceGone(f"the conversation's workspace {launch.workspace} does not exist any more")
+        self._check_workspace(launch.workspace)
         schema, mode = request.options.schema, launch.permission_mode
         fit = Fit(profile, system, generation, schema, mode, request.tools.specs)
         if plan.way is Way.ANSWER:
@@ -242,3 +251,11 @@ class Planner:
             raise InvalidRequest(
                 f"the conversation works in {launch.workspace}, and stays there", param="X-Claude-Workspace"
             )
+
+    def _check_workspace(self, workspace: Path) -> None:
+        """Raise WorkspaceGone where nothing is any more, or something else."""
+        if not workspace.is_dir():
+            raise WorkspaceGone(f"the conversation's workspace {workspace} does not exist any more")
+        tenant, models = self._request.key.tenant, self._request.profile.workspace
+        if models is None and not workspaces.admits(self._settings.claude, tenant, workspace):
+            raise WorkspaceGone(f"the conversation's workspace {workspace} is not its tenant's")

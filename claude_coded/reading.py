@@ -1,11 +1,18 @@
 """How the text of a setting is read; what is wrong with it is a ValueError that does not quote it."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 Parser: TypeAlias = Callable[[str], Any]
+
+DIGEST: Final = "sha256:"
+"""What a key begins with that is given by its digest: who can read that has no key."""
+
+_DIGEST: Final = re.compile(f"{DIGEST}[0-9a-f]{{64}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +77,10 @@ def path(text: str) -> Path:
 
 
 def pairs(text: str) -> Mapping[str, str]:
-    """Return `name:key` pairs, with commas or in lines; a `#` starts a comment line. Raises ValueError."""
+    """Return `name:key` pairs, with commas or in lines; a `#` starts a comment line. Raises ValueError.
+
+    A key may be given as `sha256:` and its digest.
+    """
     found: dict[str, str] = {}
     for item in text.replace("\n", ",").split(","):
         entry = item.strip()
@@ -80,8 +90,17 @@ def pairs(text: str) -> Mapping[str, str]:
         if not colon or not name.strip() or not key.strip():
             # The text may hold a secret: the message never quotes it.
             raise ValueError("must be name:key pairs")
+        if key.strip().startswith(DIGEST) and not _DIGEST.fullmatch(key.strip()):
+            raise ValueError(f"must have 64 digits, 0 to 9 and a to f, after {DIGEST}")
         found[name.strip()] = key.strip()
     return found
+
+
+def digest(key: str) -> bytes:
+    """Return the digest of a key, which may be given by that."""
+    if key.startswith(DIGEST):
+        return bytes.fromhex(key.removeprefix(DIGEST))
+    return sha256(key.encode()).digest()
 
 
 def placeholder(parse: Parser, unit: str) -> str:

@@ -13,7 +13,7 @@ from glob import glob
 from pathlib import Path
 from typing import Final
 
-from claude_coded import history
+from claude_coded import history, workspaces
 from claude_coded.aside import Aside
 from claude_coded.errors import HELD, CodedError, Evicted, Held, Interrupted, NotFound
 from claude_coded.events import Events
@@ -108,7 +108,9 @@ class TurnService:
 
     def _may_go_on(self, request: TurnRequest, workspace: Path) -> bool:
         chosen = request.options.workspace
-        return chosen in {None, workspace} and not is_anothers(workspace, request.profile, self.settings)
+        own = workspaces.admits(self.settings.claude, request.key.tenant, workspace)
+        foreign = is_anothers(workspace, request.profile, self.settings)
+        return chosen in {None, workspace} and not foreign and (own or request.profile.workspace is not None)
 
     def _hot_at(self, digests: Sequence[bytes]) -> list[Found]:
         """Return the heads of hot conversations that wait at a history: no other would be chosen."""

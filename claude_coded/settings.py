@@ -13,6 +13,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from claude_coded import defaults
 from claude_coded import reading as read
 from claude_coded.errors import ConfigurationError
 from claude_coded.profiles import ModelSettings, read_models
@@ -24,6 +25,9 @@ MODELS = "models"
 KEPT = "What is kept"
 """What the settings are about that stand in no dataclass of their own."""
 PERMISSION_MODES = ("bypassPermissions", "acceptEdits", "ask", "plan", "dontAsk")
+
+SHARED, TENANT = "shared", "tenant"
+"""Whose a workspace is."""
 
 T = TypeVar("T")
 
@@ -59,37 +63,6 @@ def setting(
         derive: Callable[[Mapping[str, str]], object] = default
         return field(default_factory=lambda: derive(os.environ), metadata={**metadata, "derive": derive})
     return field(default=default, metadata=metadata)
-
-
-def no_keys(_: Mapping[str, str]) -> Mapping[str, str]:
-    """Return no keys: one tenant for all."""
-    return {}
-
-
-def default_workspace(_: Mapping[str, str]) -> Path:
-    """Return /workspace where it exists (a container), else the current directory."""
-    fixed = Path("/workspace")
-    return fixed if fixed.is_dir() else Path.cwd()
-
-
-def default_state_dir(environment: Mapping[str, str]) -> Path:
-    """Return systemd's state directory, else the user's by the XDG rules."""
-    if directory := environment.get("STATE_DIRECTORY"):
-        return Path(directory.split(":")[0])
-    base = environment.get("XDG_STATE_HOME") or Path.home() / ".local/state"
-    return Path(base) / "claude-coded"
-
-
-def key_credential(environment: Mapping[str, str]) -> str | None:
-    """Return the model's key from systemd's credential. Raises ConfigurationError if it cannot be read."""
-    directory = environment.get("CREDENTIALS_DIRECTORY")
-    file = Path(directory) / "anthropic-api-key" if directory else None
-    if file is None or not file.exists():
-        return None
-    try:
-        return file.read_text().strip() or None
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"the model's key in {file}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +108,9 @@ class AccessSettings:
     api_keys: Mapping[str, str] = setting(
         f"{PREFIX}API_KEYS",
         read.pairs,
-        no_keys,
-        "Clients' keys, name:key pairs with commas between; a key's name is a tenant.",
+        defaults.no_keys,
+        "Clients' keys, name:key pairs with commas between; a key's name is a tenant. A key may be given as "
+        "sha256: and its digest.",
         metavar="NAME:KEY,...",
         secret=True,
     )
@@ -287,7 +261,7 @@ class ClaudeSettings:
     api_key: str | None = setting(
         "ANTHROPIC_API_KEY",
         str,
-        key_credential,
+        defaults.api_key,
         "The key of the model's API; without one, any login that Claude Code has itself.",
         metavar="KEY",
         otherwise="systemd's credential anthropic-api-key",
@@ -296,10 +270,17 @@ class ClaudeSettings:
     workspace: Path = setting(
         "WORKSPACE_DIR",
         read.path,
-        default_workspace,
+        defaults.workspace,
         "Where Claude works.",
         metavar="DIRECTORY",
         otherwise="/workspace where it exists, else the current directory",
+    )
+    workspaces: str = setting(
+        f"{PREFIX}WORKSPACES",
+        read.Choice((SHARED, TENANT)),
+        SHARED,
+        "Where tenants work: shared, all in WORKSPACE_DIR; tenant, each in a directory of its own there.",
+        metavar="HOW",
     )
     permission_mode: str = setting(
         f"{PREFIX}PERMISSION_MODE",
@@ -307,6 +288,12 @@ class ClaudeSettings:
         "bypassPermissions",
         "What Claude may do unasked: " + ", ".join(PERMISSION_MODES) + ".",
         metavar="MODE",
+    )
+    sandbox: bool = setting(
+        f"{PREFIX}SANDBOX",
+        read.truth,
+        False,
+        "Claude's commands run in Claude Code's sandbox, which takes bubblewrap and socat.",
     )
     auto_compact: bool = setting(
         f"{PREFIX}AUTO_COMPACT",
@@ -385,7 +372,7 @@ class Settings:
     state_dir: Path = setting(
         f"{PREFIX}STATE_DIR",
         read.path,
-        default_state_dir,
+        defaults.state_dir,
         "Where the daemon keeps its database.",
         metavar="DIRECTORY",
         otherwise="$STATE_DIRECTORY, else $XDG_STATE_HOME/claude-coded, else ~/.local/state/claude-coded",

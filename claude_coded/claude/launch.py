@@ -15,13 +15,17 @@ Facts checked on Claude Code 2.1.330:
   refused.
 - Names that it does not know in `--tools`, and files that it cannot use in `--mcp-config`, it passes over.
 - As root it refuses `bypassPermissions` unless IS_SANDBOX=1.
+- Its sandbox (2.1.332, bubblewrap) confines commands, in any permission mode: they write in the workspace and
+  in a directory for temporary files, reach no network that is not allowed by its settings, and see no
+  processes but their own. Its tools for files are not confined by it.
 """
 
 import importlib.util
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from claude_coded.claude.toolbridge import SERVER
 from claude_coded.errors import ConfigurationError
@@ -48,13 +52,21 @@ SANDBOX_HINT: Final = (
 )
 
 
+SANDBOX_PROGRAMS: Final = ("bwrap", "socat")
+"""What the CLI's sandbox takes on Linux."""
+
+TRANSCRIPTS: Final = "~/.claude/projects"
+"""Where they are unless CLAUDE_CONFIG_DIR says otherwise, as the CLI's settings name it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Launch:
     """What the arguments of a worker depend on. Spares of one Launch serve any new conversation of it.
 
     `session` is set when the process is to resume one; a fresh process gets its session id at the spawn.
     `model` is for a resumed one: there `set_model` would leave its command in the history. `tools` are those
-    of the CLI's own (None: what the kind has), `mcp` a file of servers with others.
+    of the CLI's own (None: what the kind has), `mcp` a file of servers with others. With `hidden` commands
+    run in the CLI's sandbox, where these paths cannot be read.
     """
 
     agent: bool
@@ -64,6 +76,7 @@ class Launch:
     mcp: McpFile | None = None
     auto_compact: bool = True
     retention_days: int = 30
+    hidden: tuple[str, ...] | None = None
     session: str | None = None
     model: str | None = None
     fork_at: str | None = None
@@ -86,8 +99,25 @@ def arguments(launch: Launch, fresh_session: str) -> list[str]:
     args += ["--fork-session", "--resume-session-at", launch.fork_at] if launch.fork_at else []
     args += ["--session-id", fresh_session] if launch.fork_at or not launch.session else []
     args += ["--model", launch.model] if launch.model else []
-    args += ["--settings", f'{{"cleanupPeriodDays":{launch.retention_days or FOR_EVER}}}']
+    args += ["--settings", json.dumps(flag_settings(launch))]
     return [*args, *scope_arguments(launch)]
+
+
+def flag_settings(launch: Launch) -> dict[str, Any]:
+    """Return settings of the CLI's that go before those of its files."""
+    kept = {"cleanupPeriodDays": launch.retention_days or FOR_EVER}
+    if launch.hidden is None:
+        return kept
+    return kept | {
+        "sandbox": {
+            "enabled": True,
+            "failIfUnavailable": True,
+            "allowUnsandboxedCommands": False,
+            # Else there would be commands that nobody allows; an operator who is asked wants to be.
+            "autoAllowBashIfSandboxed": launch.permission_mode == "acceptEdits",
+            "filesystem": {"denyRead": list(launch.hidden), "allowRead": [str(launch.workspace)]},
+        }
+    }
 
 
 def scope_arguments(launch: Launch) -> list[str]:
@@ -110,7 +140,7 @@ def terminal_arguments(launch: Launch, session: str, model: str | None) -> list[
     """
     args = ["--resume", session]
     args += ["--model", model] if model else []
-    args += ["--settings", f'{{"cleanupPeriodDays":{launch.retention_days or FOR_EVER}}}']
+    args += ["--settings", json.dumps(flag_settings(launch))]
     return [*args, *scope_arguments(launch)]
 
 

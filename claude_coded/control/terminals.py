@@ -87,7 +87,7 @@ class Terminals:
 
     def introduce(self, known: Conversation) -> api.Attached:
         """Return what to run. Keys go to those only who could read them in the daemon's memory as well."""
-        launch = launch_of(known.profile, self._service.settings)
+        launch = launch_of(known.profile, self._service.settings, root=known.workspace)
         uid = os.getuid()
         trusted = bool(users := connected_users(self._socket)) and users <= {uid, 0}
         return api.Attached(

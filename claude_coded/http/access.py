@@ -11,6 +11,7 @@ from typing import Final
 import falcon
 import falcon.asgi
 
+from claude_coded import reading
 from claude_coded.browsers import FETCH_SITE, is_foreign
 from claude_coded.errors import Forbidden, InvalidApiKey
 from claude_coded.http.limits import KeyLimits, check
@@ -40,7 +41,7 @@ class Access:
     def of(cls, settings: Settings, keys: Mapping[str, str]) -> "Access":
         """Return what the settings say."""
         hosts = {*LOOPBACK, settings.server.host.lower(), *map(str.lower, settings.access.allowed_hosts)}
-        digests = {tenant: sha256(key.encode()).digest() for tenant, key in keys.items()}
+        digests = {tenant: reading.digest(key) for tenant, key in keys.items()}
         return cls(digests, frozenset(hosts), frozenset(settings.access.allowed_origins))
 
     def admit(self, header: Header, path: str) -> str:

@@ -5,7 +5,8 @@
   workspace, too), `ask` (what an operator then allows), `dontAsk` (what is allowed beforehand, no more).
   `plan` changes nothing, but reads what the user can read, outside the workspace too (seen with Claude Code
   2.1.331): none of those but the first includes it.
-- `X-Claude-Workspace`: where Claude works, a directory below WORKSPACE_DIR, by its path from there.
+- `X-Claude-Workspace`: where Claude works, a directory below WORKSPACE_DIR, by its path from there, or
+  from the tenant's own directory where each has one.
 - `X-Claude-Effort`: how much the model thinks; it counts before the body's `reasoning_effort`.
 
 As root the CLI takes `bypassPermissions` only in a sandbox (IS_SANDBOX=1). Nobody can choose it where the
@@ -18,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from claude_coded import workspaces
 from claude_coded.errors import Forbidden, InvalidRequest
 from claude_coded.profiles import EFFORTS
 from claude_coded.settings import PERMISSION_MODES, ClaudeSettings
@@ -39,18 +41,22 @@ WITHIN: Final[Mapping[str, frozenset[str]]] = {
 
 
 def choose(
-    options: Options, header: Callable[[str], str | None], settings: ClaudeSettings, profile: Profile
+    options: Options,
+    header: Callable[[str], str | None],
+    settings: ClaudeSettings,
+    profile: Profile,
+    tenant: str,
 ) -> Options:
     """Return the options with what the headers choose; `header` returns the text of one by its name.
 
     Raises InvalidRequest for what is no choice and Forbidden for what the operator does not allow; both name
-    the header.
+    the header. Raises WorkspaceGone where the tenant has no directory.
     """
     if (mode := header(MODE_HEADER)) is not None:
         ceiling = profile.permission_mode or settings.permission_mode
         options = replace(options, permission_mode=_mode(mode, ceiling))
     if (path := header(WORKSPACE_HEADER)) is not None:
-        options = replace(options, workspace=_workspace(path, settings.workspace))
+        options = replace(options, workspace=_workspace(path, workspaces.prepare(settings, tenant)))
     if (effort := header(EFFORT_HEADER)) is not None:
         options = replace(options, effort=_one_of(EFFORTS, effort, EFFORT_HEADER))
     return options

@@ -73,7 +73,9 @@ class ChatCompletions:
             hint=hint(req) or chat.hint,
             ephemeral=not chat.store,
             tools=chat.tools,
-            options=choose(chat.options, req.get_header, self._service.settings.claude, profile),
+            options=choose(
+                chat.options, req.get_header, self._service.settings.claude, profile, req.context.tenant
+            ),
             size=size,
             trace=trace(req),
         )

@@ -201,7 +201,9 @@ class Responses:
             brief=placed.brief,
             ephemeral=not asked.store,
             tools=asked.toolbox.tools,
-            options=choose(asked.options, req.get_header, self._service.settings.claude, profile),
+            options=choose(
+                asked.options, req.get_header, self._service.settings.claude, profile, req.context.tenant
+            ),
             size=size,
             trace=trace(req),
         )

@@ -1,5 +1,7 @@
 """Who may call."""
 
+from hashlib import sha256
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +32,14 @@ def access(keys: dict[str, str] | None = None, **environment: str) -> Access:
 )
 def test_the_keys_name_is_the_tenant(header: str | None, tenant: str | None) -> None:
     assert access(KEYS).tenant(header) == tenant
+
+
+def test_a_key_may_be_given_by_its_digest_which_is_no_key() -> None:
+    digest = f"sha256:{sha256(b'key-of-joe').hexdigest()}"
+    allowed = access({"joe": digest, "ann": "key-of-ann"})
+    assert allowed.tenant("Bearer key-of-joe") == "joe"
+    assert allowed.tenant("Bearer key-of-ann") == "ann"
+    assert allowed.tenant(f"Bearer {digest}") is None
 
 
 def test_with_no_keys_everybody_is_one_tenant() -> None:

@@ -29,7 +29,7 @@ def chosen(
     own: str | None = None,
 ) -> Options:
     settings = ClaudeSettings(workspace=root, permission_mode=mode)
-    return choose(GIVEN, headers.get, settings, replace(AGENT, permission_mode=own))
+    return choose(GIVEN, headers.get, settings, replace(AGENT, permission_mode=own), "joe")
 
 
 def refused(kind: type[CodedError], header: str, text: str, *where: Any, **how: Any) -> None:

@@ -63,6 +63,18 @@ def test_a_secret_is_never_quoted() -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("digest", ["", "ab", "g" * 64, "A" * 64, "a" * 65])
+def test_a_digest_that_is_none_is_told_and_not_quoted(digest: str) -> None:
+    with pytest.raises(ConfigurationError, match="64 digits") as caught:
+        load({}, {"CLAUDE_CODED_API_KEYS": f"joe:sha256:{digest}"})
+    assert f":{digest}" not in str(caught.value) or not digest
+
+
+def test_a_digest_is_kept_as_it_is() -> None:
+    settings = load({}, {"CLAUDE_CODED_API_KEYS": f"joe: sha256:{'0a' * 32} ,ann:k"})
+    assert settings.access.api_keys == {"joe": f"sha256:{'0a' * 32}", "ann": "k"}
+
+
 def test_unknown_settings_in_the_file_are_told(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text("pool_sise = 3")
