@@ -230,8 +230,8 @@ class TurnSettings:
         f"{PREFIX}ANSWER_TIMEOUT_MS",
         read.some_seconds,
         30.0,
-        "A Claude Code process that was silent this long is asked for a sign of life; one that gives none for as "
-        "long again hangs, and is killed.",
+        "A Claude Code process that owes an answer and is silent this long is asked for a sign of life; one "
+        "that gives none for as long again is killed.",
         unit="ms",
     )
     park_timeout: float = setting(

@@ -120,7 +120,11 @@ class Worker:
         self._process = Process(Listener(self._received, self._ended, self._full), group)
         self._protocol = Protocol()
         self._vigil = Vigil(
-            cli.patience, self._owes, lambda: self._process.paused, self._probe, self._give_up
+            cli.patience,
+            owes=self._owes,
+            excused=lambda: self._process.paused,
+            ask=lambda: self._request(self._protocol.probe()),
+            give_up=self._give_up,
         )
         self._cause = ""  # why it was killed, where that was not asked for
         self._answers: dict[str, asyncio.Future[Answer]] = {}
@@ -456,9 +460,6 @@ class Worker:
         """Return whether something is to come from the process: an answer, or what a turn says."""
         ending = self.state in (WorkerState.STOPPING, WorkerState.DEAD)
         return not ending and (self.state is WorkerState.BUSY or bool(self._answers))
-
-    def _probe(self) -> None:
-        self._request(self._protocol.probe())
 
     def _give_up(self) -> None:
         seconds = round(self._cli.patience * 1000)
