@@ -57,7 +57,7 @@ class _Link(msgspec.Struct, frozen=True):
 
 
 def follows(data: bytes, uuid: str) -> bool:
-    """Return whether a transcript has a message with all that it follows, up to a beginning or a compaction."""
+    """Return whether a transcript has a message with all that it follows, up to a start or a compaction."""
     decode = msgspec.json.Decoder(_Link).decode
     parents: dict[str, str | None] = {}
     for line in data.splitlines():

@@ -97,8 +97,18 @@ def flood() -> None:
         replay.write(lines)
 
 
+def flood_stderr() -> None:
+    while True:
+        os.write(2, b"x" * replay.CHUNK)
+
+
 def close_output() -> None:
     os.close(1)
+    for_ever()
+
+
+def close_input() -> None:
+    os.close(0)
     for_ever()
 
 
@@ -110,17 +120,12 @@ TURNS: Final[Mapping[str, Callable[[], None]]] = {
     "long-line": long_line,
     "endless-line": endless_line,
     "flood": flood,
-    "flood-stderr": lambda: os.write(2, b"x" * replay.CHUNK) and flood_stderr(),
+    "flood-stderr": flood_stderr,
     "close-output": close_output,
-    "close-input": lambda: (os.close(0), for_ever()),
+    "close-input": close_input,
     "hang": for_ever,
     "no-result": lambda: None,
 }
-
-
-def flood_stderr() -> None:
-    while True:
-        os.write(2, b"x" * replay.CHUNK)
 
 
 def turn(text: str, asked: bytes, fault: str) -> None:
