@@ -20,8 +20,9 @@ Layers; a row sees only the rows below it (checked by import-linter):
     worker | store | fetch | permissions    one CLI process | conversations in SQLite | images by URL |
                                             what waits for an operator's leave
     kept                                    responses, as the database has them
-    rows | marks | ask | process | guard    the database's rows | turns that it does not have yet |
-                                            what a turn writes, and its events | a child and its pipes |
+    rows | marks | ask | process | vigil |  the database's rows | turns that it does not have yet |
+    transcripts | guard                     what a turn writes, and its events | a child and its pipes |
+                                            whether it lives | what the CLI keeps of sessions |
                                             clients that are slow, too long, or gone
     cgroups, orphans, proc                  where a worker's processes are, what they use, and their end
     activity | restarting | said | stopping | claude | openai | history | models | scheduler | migrations

@@ -144,9 +144,16 @@ class Daemon:
         return Graph(base, cli, events, tracing, store, desk, models, pool, service, http)
 
     def _cli(self, base: Mapping[str, str]) -> Cli:
-        retries = self._plan.settings.turns.upstream_retries
-        given = environment(base, api_key=self._plan.settings.claude.api_key, retries=retries)
-        return Cli(self._plan.binary, given, retries, die_with_parent(shutil.which), self._limited_groups())
+        turns = self._plan.settings.turns
+        given = environment(base, api_key=self._plan.settings.claude.api_key, retries=turns.upstream_retries)
+        return Cli(
+            self._plan.binary,
+            given,
+            turns.upstream_retries,
+            die_with_parent(shutil.which),
+            self._limited_groups(),
+            turns.answer_timeout,
+        )
 
     def _limited_groups(self) -> Groups | None:
         pool = self._plan.settings.pool

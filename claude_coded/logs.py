@@ -12,13 +12,14 @@ import fcntl
 import logging
 import os
 import re
+import select
 import socket
 import struct
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final, Protocol, TextIO
 
 import orjson
 
@@ -26,7 +27,7 @@ JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
 IDENTIFIER: Final = "claude-coded"
 
 PATIENCE: Final = 0.2
-"""Seconds that a record may wait for a place in the journal's queue."""
+"""Seconds that a record may wait for a place in the journal's queue, or in a pipe."""
 
 PRIORITIES: Final = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 """From which level on which priority of syslog(3); below it is 7."""
@@ -79,8 +80,8 @@ def goes_to_journal(stream: TextIO, environment: Mapping[str, str]) -> bool:
 def make_handler(kind: str, stream: TextIO) -> logging.Handler:
     """Return what writes records in a format."""
     if kind == "journal":
-        return JournalHandler(stream)
-    handler = logging.StreamHandler(stream)
+        return JournalHandler(patient(stream))
+    handler = LineHandler(patient(stream))
     handler.setFormatter(TextFormatter() if kind == "text" else JsonFormatter())
     return handler
 
@@ -106,6 +107,71 @@ def keep_crashes(environment: Mapping[str, str]) -> None:
     if directory:
         with contextlib.suppress(OSError):
             faulthandler.enable((Path(directory) / CRASH_LOG).open("ab"))
+
+
+# A full pipe -------------------------------------------------------------------------------------------
+
+
+class Sink(Protocol):
+    """Where lines go."""
+
+    def write(self, text: str, /) -> object:
+        """Write some of them."""
+
+    def flush(self) -> object:
+        """Leave nothing behind."""
+
+
+class Patient:
+    """A file, pipe or terminal that loses what nobody takes: that must not hold up the daemon.
+
+    A text waits for room, PATIENCE at most; those after it do not, until there is some. `lost` counts them.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.full = False
+        self.lost = 0
+        self._file = descriptor
+        self._cut = False  # the last line that was begun has no end
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
+
+    def write(self, text: str) -> None:
+        """Write in pieces that a pipe with any room takes whole: pipe(7). Raises OSError."""
+        data = (b"\n" if self._cut else b"") + text.encode(errors="backslashreplace")
+        begun = len(data)
+        while data:
+            self.full = not self._poll.poll(0 if self.full else PATIENCE * 1000)
+            if self.full:
+                self.lost += 1
+                self._cut |= len(data) < begun
+                return
+            data = data[os.write(self._file, data[: select.PIPE_BUF]) :]
+        self._cut = False
+
+    def flush(self) -> None:
+        """Do nothing: what was written has gone."""
+
+
+def patient(stream: TextIO) -> Sink:
+    """Return a stream's file as one that nobody waits for; the stream itself where it has none."""
+    try:
+        return Patient(stream.fileno())
+    except (OSError, ValueError):
+        return stream
+
+
+class LineHandler(logging.StreamHandler[Any]):
+    """Writes lines, and says when some were lost."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        super().emit(record)
+        sink = self.stream
+        if isinstance(sink, Patient) and sink.lost and not sink.full:
+            told = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "count": sink.lost}
+            sink.lost = 0
+            super().emit(logging.makeLogRecord({**told, "msg": "log records were lost: nobody read them"}))
 
 
 class TextFormatter(logging.Formatter):
@@ -157,7 +223,7 @@ def in_a_line(value: object) -> str:
 class JournalHandler(logging.Handler):
     """Sends records by the journal's native protocol; where that fails they go to stderr, with priorities."""
 
-    def __init__(self, stream: TextIO, path: str = JOURNAL_SOCKET) -> None:
+    def __init__(self, stream: Sink, path: str = JOURNAL_SOCKET) -> None:
         super().__init__()
         self.setFormatter(logging.Formatter())
         self._stream = stream

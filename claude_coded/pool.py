@@ -87,7 +87,7 @@ class Pool:
         self._models = models
         self._events = events
         self._watch = Watch(
-            self._loaded, self._exited, self._stirred, self._asked, self._cancelled, self._heard
+            self._loaded, self._exited, self._stirred, self._asked, self._cancelled, self._models
         )
         self._workers: dict[int, Worker] = {}
         self._tickets = count(1)
@@ -381,6 +381,7 @@ class Pool:
             worker.warm_up()
 
     def _loaded(self, worker: Worker) -> None:
+        self._failure = None
         self.post(s.WorkerLoaded(worker.id))
 
     def _exited(self, worker: Worker) -> None:
@@ -402,10 +403,6 @@ class Pool:
         self._failure = message
         self._events.tell("worker.failed", worker=worker.name, error=message)
         log.error("a worker failed to start", extra={"worker": worker.name, "error": message})
-
-    def _heard(self, models: list[dict[str, Any]]) -> None:
-        self._failure = None
-        self._models(models)
 
     def _stirred(self, worker: Worker, pending: bool) -> None:
         self.post(s.WorkerStirred(worker.id, pending))

@@ -119,6 +119,11 @@ class Process:
 
     # Reading -------------------------------------------------------------------------------------------
 
+    @property
+    def paused(self) -> bool:
+        """Return whether its output is left alone for now."""
+        return self._paused
+
     def pace(self) -> None:
         """Leave the output alone for a while where the reader has enough, or the stream is dense.
 

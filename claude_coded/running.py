@@ -9,10 +9,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 from uuid import uuid4
 
-from claude_coded import history
+from claude_coded import history, transcripts
 from claude_coded.activity import Activity
 from claude_coded.aside import Aside
 from claude_coded.ask import Ask, Turn
@@ -45,7 +46,7 @@ from claude_coded.turn import (
     TurnFinished,
     Usage,
 )
-from claude_coded.worker import ParkLost, Worker
+from claude_coded.worker import ParkLost, SessionMissing, Worker
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,8 @@ PATIENCE: Final = 5.0
 class Runs:
     """The turns that run, and what they need.
 
-    `wall` returns Unix seconds; `events` and `tracing` are told of each turn.
+    `wall` returns Unix seconds; `events` and `tracing` are told of each turn. `projects` is where the CLI
+    keeps its transcripts.
     """
 
     def __init__(
@@ -72,7 +74,9 @@ class Runs:
         *,
         tracing: Tracing,
         aside: Aside,
+        projects: Path,
     ) -> None:
+        self.projects = projects
         self.store = store
         self.pool = pool
         self.settings = settings
@@ -345,12 +349,25 @@ class Run:
 
         The database need not have it by then, but before anything is told of the answer.
         """
+        await self._check_transcript(lease, plan)
         ask = await self._aside(plan, self._compose, lease, plan, seat)
         noting = await self._note(lease, known, plan, seat, ask.span)
         try:
             return await lease.worker.begin(ask)
         finally:
             await asyncio.shield(noting)
+
+    async def _check_transcript(self, lease: Lease, plan: Plan) -> None:
+        """Raise SessionMissing where a process resumes what is not whole on disk."""
+        answer = plan.at or (plan.base.answer if plan.base is not None else "")
+        if lease.hot or plan.session is None or not answer:
+            return
+        transcript = transcripts.find(self._runs.projects, plan.session)
+        if transcript is None:
+            return  # the CLI says so
+        size = transcripts.size_of(transcript)
+        if not await self._runs.aside.run(size, transcripts.is_whole, transcript, answer):
+            raise SessionMissing("Claude Code's transcript of the session is not whole")
 
     async def _aside(self, plan: Plan, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what a function returns, which takes long where there is much to write."""

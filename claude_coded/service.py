@@ -54,7 +54,9 @@ class Listed:
 
 
 class TurnService:
-    """Runs turns. `traces` are where the CLI keeps files of sessions; `wall` returns Unix seconds.
+    """Runs turns. `wall` returns Unix seconds.
+
+    `traces` are where the CLI keeps files of sessions, the transcripts in the first of these directories.
 
     `events` are told what happens, and `tracing` of each turn.
     """
@@ -78,7 +80,9 @@ class TurnService:
         self._traces = traces
         self._wall = wall
         self.aside = Aside()
-        self._runs = Runs(store, pool, settings, wall, events, tracing=tracing, aside=self.aside)
+        self._runs = Runs(
+            store, pool, settings, wall, events, tracing=tracing, aside=self.aside, projects=traces[0]
+        )
         self._promised: dict[ConversationKey, float] = {}  # until when, in Unix seconds
         self._fetcher = Fetcher(enabled=settings.turns.fetch_images)
         pool.on_release(self._released)

@@ -212,6 +212,14 @@ class TurnSettings:
     timeout: float = setting(
         f"{PREFIX}TURN_TIMEOUT_MS", read.seconds, 3600.0, "A turn longer than this is interrupted.", unit="ms"
     )
+    answer_timeout: float = setting(
+        f"{PREFIX}ANSWER_TIMEOUT_MS",
+        read.some_seconds,
+        30.0,
+        "A Claude Code process that owes an answer and is silent this long is asked for a sign of life; one "
+        "that gives none for as long again is killed.",
+        unit="ms",
+    )
     park_timeout: float = setting(
         f"{PREFIX}PARK_TIMEOUT_MS",
         read.seconds,

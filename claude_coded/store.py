@@ -594,4 +594,10 @@ class _Transaction:
         return self._database
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._database.execute("COMMIT" if kind is None else "ROLLBACK")
+        try:
+            if kind is None:
+                self._database.execute("COMMIT")
+        finally:
+            # Of a disk that is full, or fails, SQLite may have made an end of it by itself, or not.
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")

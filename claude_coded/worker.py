@@ -42,17 +42,16 @@ from claude_coded.history import Span
 from claude_coded.process import Listener, Process
 from claude_coded.scheduler import worker_name
 from claude_coded.turn import Message, Role, ToolOutcome
+from claude_coded.vigil import Vigil
 
 log = logging.getLogger(__name__)
 
-ANSWER_TIMEOUT: Final = 30.0
 SETTLE_TIMEOUT: Final = 30.0
 NOTICE_TIMEOUT: Final = 5.0
 EOF_GRACE: Final = 2.0
 TERM_GRACE: Final = 5.0
 KILL_GRACE: Final = 5.0
-"""Seconds: for an answer to a control request, to fall idle after a turn, for what the CLI says at a limit,
-and for each step of a stop."""
+"""Seconds: to fall idle after a turn, for what the CLI says at a limit, and for each step of a stop."""
 
 MISSING_SESSION: Final = ("No conversation found", "No message found")
 """What the CLI says of a session that it was to resume, or of the message that it was to end at."""
@@ -78,7 +77,8 @@ class RewindRefused(CodedError):
 class Cli:
     """What all workers have in common.
 
-    `prefix` is a command that wraps the CLI's own; `groups` is where control groups can be made.
+    `prefix` is a command that wraps the CLI's own; `groups` is where control groups can be made. `patience`
+    is how many seconds an answer to a control request may take.
     """
 
     binary: Path
@@ -86,6 +86,7 @@ class Cli:
     retries: int
     prefix: tuple[str, ...] = ()
     groups: Groups | None = None
+    patience: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,14 @@ class Worker:
         group = cli.groups.make(number) if cli.groups is not None else None
         self._process = Process(Listener(self._received, self._ended, self._full), group)
         self._protocol = Protocol()
+        self._vigil = Vigil(
+            cli.patience,
+            owes=self._owes,
+            excused=lambda: self._process.paused,
+            ask=lambda: self._request(self._protocol.probe()),
+            give_up=self._give_up,
+        )
+        self._cause = ""  # why it was killed, where that was not asked for
         self._answers: dict[str, asyncio.Future[Answer]] = {}
         self._receipts: dict[str, asyncio.Future[None]] = {}
         self._turn: Turn | None = None
@@ -200,6 +209,7 @@ class Worker:
             self._process.write(line)
         answer = self._expect(requests[-1][1])
         answer.add_done_callback(self._note_models)
+        self._vigil.begin()
 
     async def stop(self) -> None:
         """End the process: stdin EOF, which flushes the transcript; then TERM; then KILL."""
@@ -249,6 +259,7 @@ class Worker:
         self._alive()
         self._idle.clear()
         self._process.write(message_line(ask.message, ask.uuid, query=True))
+        self._vigil.begin()
         return turn
 
     async def answer(self, outcomes: Sequence[ToolOutcome], manner: Manner) -> Turn:
@@ -266,6 +277,7 @@ class Worker:
         turn.go_on(manner)
         for reply in self._bridge.supply(named):
             self._process.write(self._protocol.answer_tool(reply))
+        self._vigil.begin()
         return turn
 
     def ask_more(self, message: Message) -> None:
@@ -302,7 +314,7 @@ class Worker:
 
     async def _within_time(self, wait: Awaitable[Any], late: str) -> None:
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT):
+            async with asyncio.timeout(self._cli.patience):
                 await wait
         except TimeoutError:
             raise WorkerDied(f"Claude Code {late}") from None
@@ -439,10 +451,25 @@ class Worker:
 
     async def _answer(self, answer: asyncio.Future[Answer]) -> Answer:
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT):
+            async with asyncio.timeout(self._cli.patience):
                 return await answer
         except TimeoutError:
             raise WorkerDied("Claude Code did not answer") from None
+
+    def _owes(self) -> bool:
+        """Return whether something is to come from the process: an answer, or what a turn says."""
+        ending = self.state in (WorkerState.STOPPING, WorkerState.DEAD)
+        return not ending and (self.state is WorkerState.BUSY or bool(self._answers))
+
+    def _give_up(self) -> None:
+        seconds = round(self._cli.patience * 1000)
+        self._kill(f"it did not answer for {seconds} ms (CLAUDE_CODED_ANSWER_TIMEOUT_MS)")
+
+    def _kill(self, cause: str) -> None:
+        """End a process that is of no use any more."""
+        self._cause = cause
+        log.error("a worker is killed", extra={"worker": self.name, "pid": self.pid, "cause": cause})
+        self._process.kill(signal.SIGKILL)
 
     def _note_models(self, answer: asyncio.Future[Answer]) -> None:
         if not answer.cancelled() and answer.exception() is None:
@@ -453,6 +480,7 @@ class Worker:
     # What comes in --------------------------------------------------------------------------------------
 
     def _received(self, data: bytes) -> None:
+        self._vigil.hear()
         before = self._turn.produced if self._turn is not None else 0
         try:
             for message in self._protocol.receive(data):
@@ -460,7 +488,7 @@ class Worker:
         except Exception:
             # A line too long, or a fault of ours: a turn would wait for what was never understood.
             log.exception("a worker's output cannot be read", extra={"worker": self.name})
-            self._process.kill(signal.SIGKILL)
+            self._kill("its output cannot be read")
         if self._turn is not None and self._turn.produced > before:
             self._process.pace()
 
@@ -524,6 +552,7 @@ class Worker:
             self._tell_pending()
 
     def _ended(self) -> None:
+        self._vigil.end()
         death = self.death
         self._enter(WorkerState.DEAD, self._process.status)
         self._idle.set()
@@ -535,7 +564,8 @@ class Worker:
     @property
     def death(self) -> CodedError:
         """Return the error of whoever counted on this process."""
-        said = f" ({self._process.status})" + (f": {self.stderr}" if self.stderr else "")
+        how = f"{self._process.status}; {self._cause}" if self._cause else self._process.status
+        said = f" ({how})" + (f": {self.stderr}" if self.stderr else "")
         if not self.served and self._misses_session:
             return SessionMissing(f"Claude Code has lost the session{said}")
         if not self.served:

@@ -152,6 +152,10 @@ class Protocol:
         """
         return [self._request(name) for name in ("get_settings", "list_permission_rules", "list_models")]
 
+    def probe(self) -> tuple[bytes, str]:
+        """Ask for a sign of life: it is answered at any time, in the middle of a turn or of a command too."""
+        return self._request("get_settings")
+
     def rewind(self, first: str, last: str) -> tuple[bytes, str]:
         """Take the history back to before the user message `first`; `last` is the newest one that we sent.
 

@@ -1,4 +1,4 @@
-"""What a person has added to a session at a terminal, read from the CLI's transcript. Pure.
+"""What a person has added to a session at a terminal, and whether it is whole, by the CLI's transcript. Pure.
 
 A transcript is JSON lines. Those of type `user` and `assistant` have a `uuid` and, by `parentUuid`, what they
 follow: after a rewind a session has several branches, and the last line is on the one that counts. `isMeta`
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 import orjson
 
 from claude_coded.claude.toolbridge import PREFIX
@@ -46,6 +47,31 @@ def read_added(data: bytes) -> Added | None:
         return None
     tools = sum(_is_own_tool(block) for entry in branch for block in _blocks(entry))
     return Added(tuple(_messages(branch)), asked[0], asked[-1], answers[-1], tools)
+
+
+class _Link(msgspec.Struct, frozen=True):
+    """What a line follows."""
+
+    uuid: str = ""
+    parent: str | None = msgspec.field(name="parentUuid", default=None)
+
+
+def follows(data: bytes, uuid: str) -> bool:
+    """Return whether a transcript has a message with all that it follows, up to a start or a compaction."""
+    decode = msgspec.json.Decoder(_Link).decode
+    parents: dict[str, str | None] = {}
+    for line in data.splitlines():
+        try:
+            link = decode(line)
+        except msgspec.DecodeError:
+            continue  # cut off, or two that became one, or without such fields
+        parents[link.uuid] = link.parent
+    at: str | None = uuid
+    while at is not None:
+        if at not in parents:
+            return False
+        at = parents.pop(at)  # so that a loop ends
+    return True
 
 
 def _entries(data: bytes) -> Iterable[Mapping[str, Any]]:

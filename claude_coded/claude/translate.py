@@ -34,6 +34,7 @@ from claude_coded.errors import (
     UpstreamError,
     UpstreamOverloaded,
     UpstreamRateLimited,
+    WorkerDied,
 )
 from claude_coded.turn import (
     FinishReason,
@@ -302,6 +303,10 @@ class Translator:
     # Trouble and the end -------------------------------------------------------------------------------
 
     def _system(self, message: System) -> None:
+        if message.subtype == "session_state_changed" and message.state == "idle":
+            # It falls idle after its result. A turn whose result was lost would never end.
+            self.ended = True
+            self._out.append(TurnFailed(WorkerDied("Claude Code has ended the turn without its result")))
         if message.subtype != "api_retry":
             return
         self._expect_repeat()

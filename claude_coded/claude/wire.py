@@ -47,6 +47,8 @@ class LineSplitter:
         self._rest.append(data)
         self._held += len(data)
         if self._held > self._limit:
+            self._rest.clear()
+            self._held = 0
             raise LineTooLong(f"a line of the CLI exceeds {self._limit} bytes")
 
 
@@ -232,12 +234,14 @@ def parse(line: bytes) -> Line | None:
         return _DECODER.decode(line)
     except msgspec.ValidationError:
         pass
+    except RecursionError:
+        return None  # nested as deep as no message is
     except msgspec.DecodeError:
         mended = _mend(line)
         return parse(mended) if mended is not None else None
     try:
         kind = _KIND.decode(line).type
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         kind = UNSET
     return Unknown(kind if isinstance(kind, str) else "", line)
 

@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from claude_coded import transcripts
 from claude_coded.claude.launch import SECRETS, terminal_arguments
 from claude_coded.claude.transcript import Added, read_added
 from claude_coded.control import api
@@ -119,9 +120,11 @@ class Terminals:
         return known
 
     def _transcript(self, session: str) -> Path:
-        for path in self._projects.glob(f"*/{session}.jsonl"):
-            return path
-        raise NothingToAttach("Claude Code's transcript of it is gone; the next request rebuilds the session")
+        if (path := transcripts.find(self._projects, session)) is None:
+            raise NothingToAttach(
+                "Claude Code's transcript of it is gone; the next request rebuilds the session"
+            )
+        return path
 
 
 @dataclass(slots=True)

@@ -50,7 +50,8 @@ LOADING: Final = 10.0
 
 BACKOFF_FIRST: Final = 1.0
 BACKOFF_LAST: Final = 60.0
-"""Seconds between starts after a worker failed to start: doubled from the first to the last."""
+"""Seconds between starts after a worker failed to start: doubled from the first to the last. A spare
+that ends by itself is replaced at once; if that ends too, after such a pause."""
 
 
 @dataclass(slots=True)
@@ -122,6 +123,7 @@ class Scheduler:
     _next_worker: int = 1
     _refill_at: float = 0.0
     _pause: float = 0.0  # the last one after a failed start
+    _respite: float = 0.0  # the next one after the end of a spare that nobody has asked for
     _blocked_until: float = 0.0
     _starved: bool = False  # a ticket waits for a place, and nobody is to give one
 
@@ -302,7 +304,7 @@ class Scheduler:
             if phase is Phase.STOPPING:
                 yield self._stop(worker, StopReason.UNUSABLE)
             else:
-                self._pause = 0.0
+                self._pause = self._respite = 0.0
                 worker.phase = phase
                 # Settings that have changed let a turn that waits for its client's tools end.
                 if worker.doomed and (phase, worker.doomed) != (Phase.PARKED, StopReason.OUTDATED):
@@ -330,6 +332,9 @@ class Scheduler:
         if event.failed and now >= self._blocked_until:
             self._pause = min(BACKOFF_LAST, 2 * self._pause or BACKOFF_FIRST)
             self._blocked_until = now + self._pause
+        elif worker.phase is Phase.SPARE:
+            self._refill_at = max(self._refill_at, now + self._respite)
+            self._respite = min(BACKOFF_LAST, 2 * self._respite or BACKOFF_FIRST)
         ticket = self._tickets.get(worker.ticket) if worker.ticket is not None else None
         if ticket is None or ticket.stage is _Stage.SERVED:
             return  # who is served gives the worker back

@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -200,6 +201,27 @@ def test_text_and_json(said: io.StringIO) -> None:
     line = json.loads(logs.JsonFormatter().format(record))
     assert {**line, "time": 0} == {"time": 0, "level": "info", "logger": "x", "message": "said", "worker": 3}
     assert isinstance(logs.make_handler("json", said), logging.StreamHandler)
+
+
+def test_a_pipe_that_nobody_reads_loses_lines_and_holds_up_nobody() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as reader, os.fdopen(writing, "w") as pipe:
+        handler = logs.make_handler("json", pipe)
+        record = logging.makeLogRecord({"msg": "x" * 10_000, "levelname": "INFO"})
+        begun = time.monotonic()
+        for _ in range(1000):
+            handler.handle(record)
+        assert time.monotonic() - begun < 10 * logs.PATIENCE
+        os.set_blocking(reading, False)
+        lines = (reader.read() or b"").splitlines()
+        handler.handle(logging.makeLogRecord({"msg": "again", "levelname": "INFO"}))
+        after = (reader.read() or b"").splitlines()
+    whole = [json.loads(line) for line in lines[:-1]]
+    assert {len(line["message"]) for line in whole} == {10_000}
+    assert after[0] == b""  # the end of the one that was cut
+    told = [json.loads(line) for line in after[1:]]
+    assert [line["message"] for line in told] == ["again", "log records were lost: nobody read them"]
+    assert told[1]["count"] == 1000 - len(whole)
 
 
 @pytest.mark.parametrize("kept", [True, False])

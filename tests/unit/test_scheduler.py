@@ -931,6 +931,29 @@ def test_exit_of_a_spare_is_made_good() -> None:
     assert bench.send(WorkerExited(spare)) == [Spawn(2, AGENT)]
 
 
+def test_spares_that_end_again_and_again_are_replaced_less_and_less_often() -> None:
+    bench = Bench(size=3, spares=1)
+    bench.spare()
+    pauses = []
+    for number in range(1, 12):
+        begun = bench.now = bench.now + REFILL_DELAY
+        actions = bench.send(WorkerExited(number))
+        while not actions:
+            bench.now = bench.scheduler.deadline()
+            actions = bench.send(Tick())
+        assert actions == [Spawn(number + 1, AGENT)]
+        assert bench.send(WorkerReady(number + 1)) == []
+        pauses.append(bench.now - begun)
+    expected = [0.0, *(min(BACKOFF_LAST, BACKOFF_FIRST * 2**n) for n in range(10))]
+    assert pauses == pytest.approx(expected)
+    # A turn that goes well begins it anew.
+    ticket, _ = bench.ask("a")
+    bench.send(TurnEnded(ticket, keep=True))
+    spare = bench.spare()
+    bench.now += REFILL_DELAY
+    assert bench.send(WorkerExited(spare)) == [Spawn(spare + 1, AGENT)]
+
+
 def test_exit_while_busy_holds_the_conversation_until_the_turn_is_given_back() -> None:
     bench = Bench()
     ticket, worker = bench.serve("a")
