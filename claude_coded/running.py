@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any, Final, ParamSpec, TypeVar
 from uuid import uuid4
 
@@ -18,8 +19,9 @@ from claude_coded.aside import Aside
 from claude_coded.ask import Ask, Turn
 from claude_coded.claude.protocol import Setup
 from claude_coded.claude.toolbridge import qualified
+from claude_coded.course import Course
 from claude_coded.errors import CodedError, NotRecorded, ToolCallMissing, TurnTimeout, WorkerDied
-from claude_coded.events import Events
+from claude_coded.events import EventKind, Events
 from claude_coded.history import Conversation, Plan, Span, Unfinished, Way
 from claude_coded.planning import REPLANNED, Located, Planner, Seat
 from claude_coded.pool import Lease, Pool
@@ -77,6 +79,11 @@ class Runs:
         self._runs: dict[ConversationKey, Run] = {}
         self._concluding: set[ConversationKey] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._numbers = count(1)
+
+    def course(self, key: ConversationKey) -> Course:
+        """Return what tells of the next turn."""
+        return Course(self.events, key, next(self._numbers), self.wall)
 
     def of(self, key: ConversationKey) -> "Run | None":
         """Return the turn that runs in a conversation."""
@@ -137,6 +144,7 @@ class Runs:
 class Progress:
     """How far a turn has come: when it began (Unix seconds), tokens so far, and the tool that Claude uses."""
 
+    turn: str
     began: float
     model: str
     output: int
@@ -152,6 +160,7 @@ class Run:
         self._told = located.told
         self._runs = runs
         self._planner = Planner(runs.store, runs.pool, runs.settings, located)
+        self._course = runs.course(self.request.key)
         self._activity = Activity(runs.settings.turns.tool_activity)
         self._stopper = Stopper(located.request.options.stop)
         self._said = Said()
@@ -162,15 +171,17 @@ class Run:
         self._turn: Turn | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._failure: CodedError | None = None
-        self._began = 0.0  # Unix seconds; 0 until it is asked
-        self._over = False  # its end was told
         self._handed = False  # its reader has what there was, and does not ask for more
 
     @property
     def progress(self) -> "Progress":
         """Return how far it has come."""
-        output = self._turn.usage.output if self._turn is not None else 0
-        return Progress(self._began, self.request.profile.name, output, self._activity.doing)
+        model = self.request.profile.name
+        return Progress(self._course.id, self._course.began, model, self._used().output, self._activity.doing)
+
+    def _used(self) -> Usage:
+        """Return the tokens so far."""
+        return self._before + self._turn.usage if self._turn is not None else self._before
 
     async def events(self) -> AsyncIterator[list[AnswerEvent]]:
         """Yield the turn's events, none where nothing came for the time between two signs of life.
@@ -180,9 +191,10 @@ class Run:
         try:
             turn, plan, taken = await self._begin()
         except CodedError as error:
-            self._tell_failure(error)
+            self._course.fails(error, self._used())
             raise
         while True:
+            self._course.hears(taken, self._used)
             events = self._ending(self._stopper.feed(self._activity.show(taken)), turn)
             if events or not taken:
                 self._said.add(events)
@@ -190,7 +202,7 @@ class Run:
                 if isinstance(end, TurnFinished):
                     events[-1] = await self._finish(plan, end)
                 elif isinstance(end, TurnFailed):
-                    self._tell_failure(end.error)
+                    self._course.fails(end.error, self._used())
                 self._handed = True
                 yield events
                 self._handed = False
@@ -246,32 +258,20 @@ class Run:
         if self._timer is not None:
             self._timer.cancel()
         if self._lease is None:
+            self._course.is_left()
             self.done.set()
             return
         lease, self._lease = self._lease, None
         if self._failure is not None:
-            self._tell_failure(self._failure)
-        self._tell_end("turn.abandoned")
+            self._course.fails(self._failure, self._used())
+        self._course.ends(EventKind.TURN_ABANDONED, self._used())
         self._runs.conclude(self.request.key, self._give_up(lease))
-
-    def _tell(self, kind: str, **fields: object) -> None:
-        key = self.request.key
-        self._runs.events.tell(kind, tenant=key.tenant, conversation=key.id, **fields)
-
-    def _tell_failure(self, error: CodedError) -> None:
-        self._tell_end("turn.failed", code=error.code, error=error.message)
-
-    def _tell_end(self, kind: str, **fields: object) -> None:
-        """Tell how a turn has ended that had begun, once."""
-        if self._began and not self._over:
-            self._over = True
-            self._tell(kind, seconds=round(self._runs.wall() - self._began, 3), **fields)
 
     # Beginning -----------------------------------------------------------------------------------------
 
     async def _begin(self) -> tuple[Turn, Plan, list[TurnEvent]]:
         while True:
-            admission = await self._runs.pool.admit(self.request.key)
+            admission = await self._runs.pool.admit(self.request.key, self._course.waits)
             try:
                 known = await self._runs.store.load(self.request.key)
                 plan = await self._planner.plan(known)
@@ -294,8 +294,7 @@ class Run:
     ) -> tuple[Turn, Plan, list[TurnEvent]]:
         """Ask the worker, and wait for the turn's first events."""
         ask = self._answer if plan.way is Way.ANSWER else self._ask
-        self._began = self._began or self._runs.wall()
-        self._tell("turn.started", worker=lease.worker.name, way=plan.way.value, hot=lease.hot)
+        self._course.starts(lease.worker.name, plan.way.value, hot=lease.hot)
         self._turn = turn = await ask(lease, known, plan, seat)
         if self._timer is None:
             timeout = self._runs.settings.turns.timeout
@@ -311,6 +310,7 @@ class Run:
         lease, self._lease = self._lease, None
         if lease is not None:
             lease.give_back(keep=False)
+        self._course.loses_worker()
 
     async def _ask(self, lease: Lease, known: Conversation | None, plan: Plan, seat: Seat) -> Turn:
         """Have the worker ask the turn, which is noted durably against our own death before.
@@ -426,16 +426,13 @@ class Run:
                 outcome = replace(outcome, parked=lease.worker.park())
             elif outcome.keep is None:
                 outcome = replace(outcome, keep=lease.worker.settle())
-            kind = "turn.parked" if outcome.parked else "turn.finished"
-            used = end.usage
-            self._tell_end(
-                kind, reason=end.reason.value, input=used.input, output=used.output, cost_usd=used.cost_usd
-            )
+            kind = EventKind.TURN_PARKED if outcome.parked else EventKind.TURN_FINISHED
+            self._course.ends(kind, end.usage, reason=end.reason.value)
             recorded.set_result(replace(end, turn=number, at=now))
             self._say("turn finished", lease, reason=end.reason.value, output=end.usage.output)
         except CodedError as error:
             self._complain("a turn could not be recorded", error)
-            self._tell_failure(error)
+            self._course.fails(error, end.usage)
             outcome = _Outcome()
             recorded.set_exception(error)
         except BaseException:  # a fault of ours, of which the end of this task tells: nobody waits for ever

@@ -141,7 +141,7 @@ def _show(console: Console, answer: api.Shown | api.WorkerStory, now: float) -> 
     examples=(
         (
             "Wait for the end of a turn, whosever it is",
-            "claude-codectl --json events --follow | grep -m1 turn",
+            "claude-codectl --json events --follow | grep -m1 turn.finished",
         ),
     ),
 )

@@ -126,6 +126,7 @@ class Turn(Struct, frozen=True):
     model: str
     output: int = 0  # tokens
     doing: str = ""
+    id: str = ""  # as events have it
 
 
 class Worker(Struct, frozen=True):

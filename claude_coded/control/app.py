@@ -21,7 +21,7 @@ from claude_coded.control.stream import EventLog
 from claude_coded.control.terminals import Terminals
 from claude_coded.control.views import Identity
 from claude_coded.errors import CodedError, ConfigurationError, InvalidRequest, NotFound
-from claude_coded.events import Events
+from claude_coded.events import EventKind, Events
 from claude_coded.guard import ClientGone, ConnectionGuard
 from claude_coded.listener import App
 from claude_coded.operations import AmbiguousName, Operations, Which
@@ -270,6 +270,7 @@ class Settings:
         if given.level not in {"debug", "info", "warning", "error"}:
             raise InvalidRequest("level is debug, info, warning or error", param="level")
         self._controls.set_log_level(given.level)
+        self._controls.events.tell(EventKind.LOG_LEVEL, level=given.level)
         _answer(resp, api.LogLevel(self._controls.log_level()))
 
 
