@@ -16,6 +16,7 @@ import msgspec
 from claude_coded.configuration import Change
 from claude_coded.control import api, views
 from claude_coded.control.api import Kind, Route
+from claude_coded.control.page import Page
 from claude_coded.control.peers import connected_users
 from claude_coded.control.stream import EventLog
 from claude_coded.control.terminals import Terminals
@@ -70,6 +71,7 @@ def create_control_app(controls: Controls) -> ConnectionGuard:
     workers, conversations, requests = Workers(controls), Conversations(controls), Requests(controls)
     pool, settings = Pool(controls), Settings(controls)
     for path, resource, suffix in (
+        (Route.PAGE, Page(), None),
         (Route.STATUS, Status(controls), None),
         (Route.READY, Status(controls), "ready"),
         (Route.WORKERS, workers, None),
