@@ -69,7 +69,6 @@ _ALLOWED: Final = tuple(
         ("GET", Route.REQUESTS),
         ("GET", Route.EVENTS),
         ("DELETE", Route.WORKER),
-        ("DELETE", Route.CONVERSATION),
         ("POST", Route.INTERRUPT),
         ("POST", Route.REQUEST),
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from claude_coded.control.page import FILE
 from tests.acceptance.conftest import Start
 from tests.support.client import Client, function, used
 from tests.support.daemon import Daemon, Json, Model, chat, eventually
@@ -75,6 +76,13 @@ def test_only_the_socket_group_and_no_web_page(operated: Daemon) -> None:
         assert fault(operated.control("GET", "/v1/status", headers=header)) == (403, "forbidden")
         assert fault(operated.control("POST", "/v1/drain", headers=header)) == (403, "forbidden")
     assert ask(operated, "GET", "/v1/status")["state"] == "ok"
+
+
+def test_the_status_page_comes_with_its_policy(operated: Daemon) -> None:
+    page = operated.control("GET", "/")
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert page.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'sha256-")
+    assert page.text == FILE.read_text()
 
 
 def test_errors_have_a_kind(operated: Daemon) -> None:

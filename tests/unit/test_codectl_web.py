@@ -217,10 +217,11 @@ def test_the_cookie_is_found_among_whatever_others(before: str, after: str) -> N
 
 
 def test_the_daemon_gets_the_request_and_nothing_of_the_browser(inside: Browser, control: Control) -> None:
-    control.on("DELETE", "/v1/conversations/a.b-c", {"evicted": []})
-    assert inside.ask("DELETE", "v1/conversations/a.b-c?tenant=ann&now=true", X_More="1").status == 200
+    control.on("POST", "/v1/conversations/a.b-c/interrupt", {"interrupted": True})
+    path = "v1/conversations/a.b-c/interrupt?tenant=ann&x=%20"
+    assert inside.ask("POST", path, X_More="1").status == 200
     asked = control.asked[-1]
-    assert asked.query == {"tenant": "ann", "now": "true"}
+    assert asked.query == {"tenant": "ann", "x": " "}
     assert set(asked.headers) == {
         "Host",
         "Accept-Encoding",
@@ -242,6 +243,7 @@ def test_the_daemon_gets_the_request_and_nothing_of_the_browser(inside: Browser,
         ("DELETE", "v1/workers/../drain", 404),
         ("GET", "/v1/status", 404),
         ("DELETE", "v1/conversations", 405),
+        ("DELETE", "v1/conversations/c", 404),
         ("POST", "v1/status", 405),
         ("DELETE", "", 405),
     ],
