@@ -96,6 +96,17 @@ def test_a_worker_is_evicted_with_the_keyboard_alone(daemon: Daemon, open_page: 
     assert daemon.shown("leaving")["state"] == "cold"
 
 
+def test_a_worker_that_is_busy_is_evicted_at_the_end_of_its_turn(daemon: Daemon, open_page: Open) -> None:
+    with open_page() as page, daemon.stream("[[delay 20]] [[words 500]]", "busy-one") as stream:
+        stream.until("w3 ")
+        evict = row(page, "workers", "busy-one").get_by_role("button", name="Evict")
+        evict.click()
+        expect(evict).to_have_attribute("aria-disabled", "true")
+        expect(page.locator("#said")).to_have_text(re.compile(r"evict w\d+: it goes at the end of its turn"))
+        assert "error" not in stream.rest()[-1]
+        expect(row(page, "workers", "busy-one")).to_have_count(0)
+
+
 def test_a_turn_is_interrupted_after_a_question(daemon: Daemon, open_page: Open) -> None:
     with open_page() as page, daemon.stream(LONG, "talking") as stream:
         stream.until("w3 ")
