@@ -20,10 +20,10 @@ Layers; a row sees only the rows below it (checked by import-linter):
     worker | store | fetch | permissions    one CLI process | conversations in SQLite | images by URL |
                                             what waits for an operator's leave
     kept                                    responses, as the database has them
-    rows | marks | ask | process | vigil |  the database's rows | turns that it does not have yet |
-    transcripts | guard                     what a turn writes, and its events | a child and its pipes |
-                                            whether it lives | what the CLI keeps of sessions |
-                                            clients that are slow, too long, or gone
+    rows | marks | ask | course | process | the database's rows | turns that it does not have yet |
+    vigil | transcripts | guard             what a turn writes, and its events | what is told of it |
+                                            a child and its pipes | whether it lives | what the CLI keeps of
+                                            sessions | clients that are slow, too long, or gone
     cgroups, orphans, proc                  where a worker's processes are, what they use, and their end
     activity | restarting | said | stopping | claude | openai | history | models | scheduler | migrations
                                             pure: no I/O, no clock, no randomness

@@ -16,13 +16,12 @@ PLACES: Final[Mapping[str, type[TextDelta | ReasoningDelta]]] = {
 class Activity:
     """Puts tool use into words, each on a line of its own; `where` is content, reasoning or off.
 
-    `used` counts the calls; `doing` names the tool that was called `last`, until something follows.
+    `used` counts the calls; `doing` names the tool that was called last, until something follows.
     """
 
     where: str
     used: int = 0
     doing: str = ""
-    last: str = ""
     _at_line_start: bool = True
 
     def show(self, events: Iterable[TurnEvent]) -> list[AnswerEvent]:
@@ -33,7 +32,6 @@ class Activity:
             if isinstance(event, ToolActivity):
                 self.used += event.failure is None
                 self.doing = event.name if event.failure is None else ""
-                self.last = event.name
                 if place is not None:
                     shown.append(place(self._say(event)))
                 continue

@@ -24,7 +24,7 @@ from claude_coded.control.peers import is_of_a_worker
 from claude_coded.control.terminals import Terminals
 from claude_coded.control.views import Identity
 from claude_coded.errors import ConfigurationError
-from claude_coded.events import Events
+from claude_coded.events import EventKind, Events
 from claude_coded.http.app import Api
 from claude_coded.http.resources import About
 from claude_coded.listener import App, Listener, bind_tcp, bind_unix
@@ -168,11 +168,11 @@ class Daemon:
             housekeeping = asyncio.ensure_future(graph.service.housekeeping())
             try:
                 await http.started()
-                self._note_serving(http.address, about)
+                self._note_serving(graph.events, http.address, about)
                 async with self._attended(graph.pool):
                     stop = asyncio.ensure_future(self._stopping.wait())
                     await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
-                    await self._drain(graph.service, http, serving)
+                    await self._drain(graph, http, serving)
             finally:
                 housekeeping.cancel()
                 await graph.pool.close()
@@ -183,8 +183,9 @@ class Daemon:
                 await asyncio.to_thread(graph.tracing.close)
         log.info("stopped")
 
-    def _note_serving(self, address: str, about: About) -> None:
+    def _note_serving(self, events: Events, address: str, about: About) -> None:
         self._phase = SERVING
+        events.tell(EventKind.DAEMON_SERVING, version=about.version, address=address)
         told = {
             "address": address,
             "claude": about.claude_version,
@@ -239,9 +240,10 @@ class Daemon:
             self._notifier.ready()
             yield
 
-    async def _drain(self, service: TurnService, http: Listener, serving: asyncio.Future[None]) -> None:
+    async def _drain(self, graph: Graph, http: Listener, serving: asyncio.Future[None]) -> None:
         log.info("stopping")
         self._phase = STOPPING
+        graph.events.tell(EventKind.DAEMON_STOPPING)
         seconds = self._plan.settings.turns.drain_timeout
         self._notifier.stopping()
         with extending(self._notifier, seconds + STOP_GRACE):
@@ -253,7 +255,7 @@ class Daemon:
                 http.stop()
                 await asyncio.wait({serving}, timeout=seconds)
                 seconds = max(0.0, end - time.monotonic())
-            await service.drain(seconds)
+            await graph.service.drain(seconds)
 
     @property
     def _socket(self) -> str:
@@ -287,6 +289,7 @@ class Daemon:
             return self._reload(self._graph)
         except ConfigurationError as error:
             log.error("the new configuration is bad, the old one stays", extra={"error": str(error)})  # noqa: TRY400
+            self._graph.events.tell(EventKind.SETTINGS_REFUSED, error=str(error))
             raise
         finally:
             self._notifier.ready()
@@ -306,7 +309,7 @@ class Daemon:
         graph.api.configure(plan.settings, plan.keys)
         graph.pool.configure(limits(plan.settings), self._cli(graph.base), launch_of(AGENT, plan.settings))
         told = {"changed": list(wanted.changed), "restart": list(wanted.restart)}
-        graph.events.tell("settings.reloaded", **told)
+        graph.events.tell(EventKind.SETTINGS_RELOADED, **told)
         log.info("reloaded", extra=told)
         return wanted
 

@@ -4,10 +4,46 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
 from typing import Any, Final
 
-KEPT: Final = 1000
+KEPT: Final = 2000
 """Events that are kept. A reader that falls further behind is told how many it has missed."""
+
+
+class EventKind(StrEnum):
+    """All that is told of. Those of a turn have its id, `turn`; the README says what each has besides."""
+
+    DAEMON_SERVING = "daemon.serving"
+    DAEMON_STOPPING = "daemon.stopping"
+    SETTINGS_RELOADED = "settings.reloaded"
+    SETTINGS_REFUSED = "settings.refused"
+    LOG_LEVEL = "log.level"
+    POOL_DRAINING = "pool.draining"
+    POOL_RESUMED = "pool.resumed"
+    WORKER_STARTED = "worker.started"
+    WORKER_READY = "worker.ready"
+    WORKER_FAILED = "worker.failed"
+    WORKER_STOPPING = "worker.stopping"
+    WORKER_EXITED = "worker.exited"
+    TURN_WAITING = "turn.waiting"
+    TURN_WITHDRAWN = "turn.withdrawn"
+    TURN_REFUSED = "turn.refused"
+    TURN_STARTED = "turn.started"
+    TURN_FIRST_TOKEN = "turn.first_token"  # noqa: S105 - no secret
+    TURN_TOOL = "turn.tool"
+    TURN_FINISHED = "turn.finished"
+    TURN_PARKED = "turn.parked"
+    TURN_FAILED = "turn.failed"
+    TURN_ABANDONED = "turn.abandoned"
+    PERMISSION_REQUESTED = "permission.requested"
+    PERMISSION_ALLOWED = "permission.allowed"
+    PERMISSION_DENIED = "permission.denied"
+    PERMISSION_EXPIRED = "permission.expired"
+    PERMISSION_WITHDRAWN = "permission.withdrawn"
+    CONVERSATION_ATTACHED = "conversation.attached"
+    CONVERSATION_DETACHED = "conversation.detached"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +52,7 @@ class Event:
 
     number: int
     at: float
-    kind: str
+    kind: EventKind
     fields: Mapping[str, Any]
 
 
@@ -38,7 +74,7 @@ class Events:
         self._waiters: set[asyncio.Future[None]] = set()
         self._closed = False
 
-    def tell(self, kind: str, **fields: Any) -> None:  # noqa: ANN401 - any JSON
+    def tell(self, kind: EventKind, **fields: Any) -> None:  # noqa: ANN401 - any JSON
         """Add an event; fields that are None are left out. It never waits, whoever reads."""
         self._count += 1
         given = {name: value for name, value in fields.items() if value is not None}
@@ -52,10 +88,9 @@ class Events:
 
     def since(self, number: int) -> Batch:
         """Return the events after `number`. A number from a former daemon, too high for this one, is 0."""
-        number = number if number <= self._count else 0
-        first = self._kept[0].number if self._kept else self._count + 1
-        later = tuple(event for event in self._kept if event.number > number)
-        return Batch(later, max(0, first - number - 1))
+        new = self._count - number if number <= self._count else self._count
+        later = [*islice(reversed(self._kept), new)]  # the newest only: readers look after every event
+        return Batch(tuple(reversed(later)), new - len(later))
 
     @property
     def last(self) -> int:

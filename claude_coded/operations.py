@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from claude_coded.errors import CodedError, NotFound
-from claude_coded.events import Events
+from claude_coded.events import EventKind, Events
 from claude_coded.pool import Pool
 from claude_coded.scheduler import Phase, WorkerView, worker_name
 from claude_coded.service import TurnService
@@ -116,11 +116,11 @@ class Operations:
         if now:
             await self._service.interrupt(key)
         held = await self._pool.hold(key)
-        self._events.tell("conversation.attached", tenant=key.tenant, conversation=key.id)
+        self._events.tell(EventKind.CONVERSATION_ATTACHED, tenant=key.tenant, conversation=key.id)
         try:
             yield
         finally:
-            self._events.tell("conversation.detached", tenant=key.tenant, conversation=key.id)
+            self._events.tell(EventKind.CONVERSATION_DETACHED, tenant=key.tenant, conversation=key.id)
             held.withdraw()
 
     # The pool ------------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ class Operations:
     async def drain(self, seconds: float) -> Drained:
         """Take no new turns, and wait so long for those that run."""
         if not self._pool.draining:
-            self._events.tell("pool.draining")
+            self._events.tell(EventKind.POOL_DRAINING)
         self._pool.drain()
         await self._service.idle_within(seconds)
         return self.drained
@@ -138,7 +138,7 @@ class Operations:
         before = self._pool.draining
         self._pool.resume()
         if before:
-            self._events.tell("pool.resumed")
+            self._events.tell(EventKind.POOL_RESUMED)
         return self.drained
 
     @property

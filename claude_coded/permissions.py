@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from claude_coded.claude.permits import Permit, allowed, denied
 from claude_coded.errors import CodedError, InvalidRequest, NotFound
+from claude_coded.events import EventKind
 from claude_coded.scheduler import worker_name
 from claude_coded.turn import ConversationKey
 
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 REFUSED: Final = "The operator of this machine does not allow this."
 """What Claude is told of a denial that says no more."""
 
-Tell = Callable[[str, Mapping[str, Any]], None]
+Tell = Callable[[EventKind, Mapping[str, Any]], None]
 """Gets the kind of an event (`permission.requested`, `.allowed`, `.denied`, `.expired`, `.withdrawn`) and its
 fields: request, tenant, conversation, worker, tool; with `requested` also summary and expires_at,
 with `allowed` also always, and by: `operator`, or `rule` for what an earlier "always" covers."""
@@ -227,7 +228,7 @@ class Desk:
             "tool": held.permit.tool,
         }
         log.info("permission %s", how, extra=fields)
-        self._tell(f"permission.{how}", {"tenant": key.tenant, **fields, **more})
+        self._tell(EventKind(f"permission.{how}"), {"tenant": key.tenant, **fields, **more})
 
 
 def _unknown(request_id: str) -> NotFound:

@@ -18,7 +18,7 @@ from claude_coded.claude.launch import Launch
 from claude_coded.claude.permits import Permit, denied
 from claude_coded.claude.protocol import Limits
 from claude_coded.errors import HELD, CodedError, Draining, Evicted, Held, QueueFull, WorkerStartFailed
-from claude_coded.events import Events
+from claude_coded.events import EventKind, Events
 from claude_coded.permissions import Desk
 from claude_coded.turn import ConversationKey
 from claude_coded.worker import Cli, Watch, Worker
@@ -28,6 +28,13 @@ log = logging.getLogger(__name__)
 BREATH: Final = 0.005
 """Seconds from an event to a look at what is due when: those of a turn's beginning come together, and it
 need not wait for that. So much late a deadline may be."""
+
+Waits = Callable[[str], None]
+"""Is told what is waited for, where that is not there at once: the conversation, or a worker."""
+
+
+def _unheard(_: str) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +61,11 @@ class Admission:
 
     pool: "Pool"
     ticket: int
+    waits: Waits = _unheard
 
     async def acquire(self, want: s.Want) -> Lease:
         """Wait for a worker. Raises QueueFull, Draining, Evicted, WorkerStartFailed."""
-        return await self.pool.acquire(self.ticket, want)
+        return await self.pool.acquire(self.ticket, want, self.waits)
 
     def withdraw(self) -> None:
         """Leave without a worker."""
@@ -176,17 +184,17 @@ class Pool:
         worker = self._workers.get(view.id) if view is not None else None
         return worker.limits if worker is not None else None
 
-    async def admit(self, conversation: ConversationKey) -> Admission:
+    async def admit(self, conversation: ConversationKey, waits: Waits = _unheard) -> Admission:
         """Wait for the conversation. Raises QueueFull, Draining, Evicted."""
         ticket = next(self._tickets)
-        await self._ask(ticket, s.TurnRequested(ticket, conversation))
-        return Admission(self, ticket)
+        await self._ask(ticket, s.TurnRequested(ticket, conversation), partial(waits, "conversation"))
+        return Admission(self, ticket, waits)
 
-    async def acquire(self, ticket: int, want: s.Want) -> Lease:
+    async def acquire(self, ticket: int, want: s.Want, waits: Waits = _unheard) -> Lease:
         """Wait for a worker for an admitted ticket."""
         if (refusal := self._refused.pop(ticket, None)) is not None:
             raise refusal
-        lease: Lease = await self._ask(ticket, s.WorkerWanted(ticket, want))
+        lease: Lease = await self._ask(ticket, s.WorkerWanted(ticket, want), partial(waits, "worker"))
         return lease
 
     def withdraw(self, ticket: int) -> None:
@@ -208,7 +216,7 @@ class Pool:
         Its process has ended by then. `withdraw` gives it back.
         """
         ticket = next(self._tickets)
-        await self._ask(ticket, s.TurnRequested(ticket, conversation, hold=True))
+        await self._ask(ticket, s.TurnRequested(ticket, conversation, hold=True), partial(_unheard, ""))
         held = Admission(self, ticket)
         try:
             if (view := self._scheduler.of(conversation)) is not None:
@@ -284,10 +292,12 @@ class Pool:
         if self._look is None:
             self._look = asyncio.get_running_loop().call_later(BREATH, self._set_timer)
 
-    async def _ask(self, ticket: int, event: s.Event) -> Any:  # noqa: ANN401 - None or a Lease
+    async def _ask(self, ticket: int, event: s.Event, waits: Callable[[], None]) -> Any:  # noqa: ANN401 - None or a Lease
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._answers[ticket] = answer
         self.post(event)
+        if not answer.done():
+            waits()
         try:
             return await answer
         except asyncio.CancelledError:
@@ -323,7 +333,7 @@ class Pool:
                 log.debug(
                     "stopping a worker", extra={"worker": s.worker_name(number), "reason": reason.value}
                 )
-                self._events.tell("worker.stopping", worker=s.worker_name(number), reason=reason.value)
+                self._tell(EventKind.WORKER_STOPPING, number, reason=reason.value)
                 self.desk.withdraw(number)
                 self._run(self._workers[number].stop())
 
@@ -374,7 +384,7 @@ class Pool:
             del self._workers[worker.id]
             self.post(s.WorkerExited(worker.id, failed=True))
             return
-        self._events.tell("worker.started", worker=worker.name, pid=worker.pid)
+        self._tell(EventKind.WORKER_STARTED, worker.id, pid=worker.pid)
         self.post(s.WorkerReady(worker.id))
         view = self._scheduler.workers.get(worker.id)
         if view is not None and view.phase is s.Phase.SPARE:
@@ -382,6 +392,7 @@ class Pool:
 
     def _loaded(self, worker: Worker) -> None:
         self._failure = None
+        self._tell(EventKind.WORKER_READY, worker.id, seconds=round(self._now() - worker.life.story[0].at, 3))
         self.post(s.WorkerLoaded(worker.id))
 
     def _exited(self, worker: Worker) -> None:
@@ -394,15 +405,22 @@ class Pool:
         if view is not None and view.phase is not s.Phase.STOPPING and not failed:
             told = {"worker": worker.name, "status": worker.status, "phase": view.phase.value}
             log.warning("a worker has died", extra=told)
-        self._events.tell("worker.exited", worker=worker.name, status=worker.status, failed=failed)
+        self._tell(EventKind.WORKER_EXITED, worker.id, status=worker.status, failed=failed)
         self.post(s.WorkerExited(worker.id, failed=failed))
         if view is not None and view.conversation is not None:
             self._released(view.conversation)
 
     def _note_failure(self, worker: Worker, message: str) -> None:
         self._failure = message
-        self._events.tell("worker.failed", worker=worker.name, error=message)
+        self._tell(EventKind.WORKER_FAILED, worker.id, error=message)
         log.error("a worker failed to start", extra={"worker": worker.name, "error": message})
+
+    def _tell(self, kind: EventKind, number: int, **fields: object) -> None:
+        """Tell of a worker, with the conversation that it has by now."""
+        view = self._scheduler.workers.get(number)
+        key = view.conversation if view is not None else None
+        whose = {"tenant": key.tenant, "conversation": key.id} if key is not None else {}
+        self._events.tell(kind, worker=s.worker_name(number), **whose, **fields)
 
     def _stirred(self, worker: Worker, pending: bool) -> None:
         self.post(s.WorkerStirred(worker.id, pending))

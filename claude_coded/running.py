@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 from uuid import uuid4
@@ -19,8 +20,9 @@ from claude_coded.aside import Aside
 from claude_coded.ask import Ask, Turn
 from claude_coded.claude.protocol import Setup
 from claude_coded.claude.toolbridge import qualified
+from claude_coded.course import Course
 from claude_coded.errors import CodedError, NotRecorded, ToolCallMissing, TurnTimeout, WorkerDied
-from claude_coded.events import Events
+from claude_coded.events import EventKind, Events
 from claude_coded.history import Conversation, Plan, Span, Unfinished, Way
 from claude_coded.planning import REPLANNED, Located, Planner, Seat
 from claude_coded.pool import Lease, Pool
@@ -44,6 +46,7 @@ from claude_coded.turn import (
     TurnEvent,
     TurnFailed,
     TurnFinished,
+    TurnRequest,
     Usage,
 )
 from claude_coded.worker import ParkLost, SessionMissing, Worker
@@ -87,6 +90,15 @@ class Runs:
         self._runs: dict[ConversationKey, Run] = {}
         self._concluding: set[ConversationKey] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._numbers = count(1)
+
+    def course(self, request: TurnRequest) -> Course:
+        """Return what tells of a new turn."""
+        key, profile = request.key, request.profile
+        operation = "invoke_agent" if profile.agent else "chat"
+        whose = {"conversation": key.id, "tenant": key.tenant}
+        span = self.tracing.turn(request.trace, operation, profile.name, **whose)
+        return Course(self.events, key, next(self._numbers), self.wall, span)
 
     def of(self, key: ConversationKey) -> "Run | None":
         """Return the turn that runs in a conversation."""
@@ -147,6 +159,7 @@ class Runs:
 class Progress:
     """How far a turn has come: when it began (Unix seconds), tokens so far, and the tool that Claude uses."""
 
+    turn: str
     began: float
     model: str
     output: int
@@ -162,6 +175,7 @@ class Run:
         self._told = located.told
         self._runs = runs
         self._planner = Planner(runs.store, runs.pool, runs.settings, located)
+        self._course = runs.course(self.request)
         self._activity = Activity(runs.settings.turns.tool_activity)
         self._stopper = Stopper(located.request.options.stop)
         self._said = Said()
@@ -172,24 +186,17 @@ class Run:
         self._turn: Turn | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._failure: CodedError | None = None
-        self._began = 0.0  # Unix seconds; 0 until it is asked
-        self._over = False  # its end was told
         self._handed = False  # its reader has what there was, and does not ask for more
-        self._finishing = False  # it is being recorded, whoever leaves
-        self._tools_traced = 0
-        self._traced = runs.tracing.turn(
-            self.request.trace,
-            "invoke_agent" if self.request.profile.agent else "chat",
-            self.request.profile.name,
-            conversation=self.request.key.id,
-            tenant=self.request.key.tenant,
-        )
 
     @property
     def progress(self) -> "Progress":
         """Return how far it has come."""
-        output = self._turn.usage.output if self._turn is not None else 0
-        return Progress(self._began, self.request.profile.name, output, self._activity.doing)
+        model = self.request.profile.name
+        return Progress(self._course.id, self._course.began, model, self._used().output, self._activity.doing)
+
+    def _used(self) -> Usage:
+        """Return the tokens so far."""
+        return self._before + self._turn.usage if self._turn is not None else self._before
 
     async def events(self) -> AsyncIterator[list[AnswerEvent]]:
         """Yield the turn's events, none where nothing came for the time between two signs of life.
@@ -199,19 +206,18 @@ class Run:
         try:
             turn, plan, taken = await self._begin()
         except CodedError as error:
-            self._tell_failure(error)
+            self._course.fails(error, self._used())
             raise
         while True:
+            self._course.hears(taken, self._used)
             events = self._ending(self._stopper.feed(self._activity.show(taken)), turn)
-            if self._activity.used > self._tools_traced:
-                self._trace_tools()
             if events or not taken:
                 self._said.add(events)
                 end = events[-1] if events else None
                 if isinstance(end, TurnFinished):
                     events[-1] = await self._finish(plan, end)
                 elif isinstance(end, TurnFailed):
-                    self._tell_failure(end.error)
+                    self._course.fails(end.error, self._used())
                 self._handed = True
                 yield events
                 self._handed = False
@@ -222,10 +228,6 @@ class Run:
                 if self._lease is None and self._failure is not None:
                     raise self._failure  # it was not waited for any longer
             taken = await turn.take(self._runs.settings.server.keep_alive)
-
-    def _trace_tools(self) -> None:
-        self._traced.reach("execute_tool", tool=self._activity.last, count=self._activity.used)
-        self._tools_traced = self._activity.used
 
     def _ending(self, events: list[AnswerEvent], turn: Turn) -> list[AnswerEvent]:
         """Return the events, with the end that the client's wishes make of it."""
@@ -271,37 +273,20 @@ class Run:
         if self._timer is not None:
             self._timer.cancel()
         if self._lease is None:
-            if not self._finishing:
-                self._traced.end("abandoned")
+            self._course.is_left()
             self.done.set()
             return
         lease, self._lease = self._lease, None
         if self._failure is not None:
-            self._tell_failure(self._failure)
-        self._tell_end("turn.abandoned")
-        self._traced.end("abandoned")
+            self._course.fails(self._failure, self._used())
+        self._course.ends(EventKind.TURN_ABANDONED, self._used())
         self._runs.conclude(self.request.key, self._give_up(lease))
-
-    def _tell(self, kind: str, **fields: object) -> None:
-        key = self.request.key
-        self._runs.events.tell(kind, tenant=key.tenant, conversation=key.id, **fields)
-
-    def _tell_failure(self, error: CodedError) -> None:
-        self._tell_end("turn.failed", code=error.code, error=error.message)
-        self._traced.end(error.code or "internal_error")
-
-    def _tell_end(self, kind: str, **fields: object) -> None:
-        """Tell how a turn has ended that had begun, once."""
-        if self._began and not self._over:
-            self._over = True
-            self._tell(kind, seconds=round(self._runs.wall() - self._began, 3), **fields)
 
     # Beginning -----------------------------------------------------------------------------------------
 
     async def _begin(self) -> tuple[Turn, Plan, list[TurnEvent]]:
         while True:
-            admission = await self._runs.pool.admit(self.request.key)
-            self._traced.reach("admitted")
+            admission = await self._runs.pool.admit(self.request.key, self._course.waits)
             try:
                 known = await self._runs.store.load(self.request.key)
                 plan = await self._planner.plan(known)
@@ -324,17 +309,14 @@ class Run:
     ) -> tuple[Turn, Plan, list[TurnEvent]]:
         """Ask the worker, and wait for the turn's first events."""
         ask = self._answer if plan.way is Way.ANSWER else self._ask
-        self._began = self._began or self._runs.wall()
-        self._tell("turn.started", worker=lease.worker.name, way=plan.way.value, hot=lease.hot)
+        self._course.starts(lease.worker.name, plan.way.value, hot=lease.hot)
         self._turn = turn = await ask(lease, known, plan, seat)
-        self._traced.reach("asked", worker=lease.worker.name, way=plan.way.value, hot=lease.hot)
         if self._timer is None:
             timeout = self._runs.settings.turns.timeout
             self._timer = asyncio.get_running_loop().call_later(timeout, self._late)
         if self._failure is not None:
             turn.fail(self._failure)
         first = await turn.take()
-        self._traced.reach("answering")
         if not turn.begun and isinstance(first[0], TurnFailed) and isinstance(first[0].error, WorkerDied):
             raise first[0].error
         return turn, plan, first
@@ -343,6 +325,7 @@ class Run:
         lease, self._lease = self._lease, None
         if lease is not None:
             lease.give_back(keep=False)
+        self._course.loses_worker()
 
     async def _ask(self, lease: Lease, known: Conversation | None, plan: Plan, seat: Seat) -> Turn:
         """Have the worker ask the turn, which is noted durably against our own death before.
@@ -451,7 +434,7 @@ class Run:
 
     async def _finish(self, plan: Plan, end: TurnFinished) -> TurnFinished:
         """Record the turn and return its end, with that. It is concluded from here on, whoever leaves."""
-        lease, self._lease, self._finishing = self._lease, None, True
+        lease, self._lease = self._lease, None
         assert lease is not None
         assert self._turn is not None
         recorded: asyncio.Future[TurnFinished] = asyncio.get_running_loop().create_future()
@@ -471,25 +454,14 @@ class Run:
                 outcome = replace(outcome, parked=lease.worker.park())
             elif outcome.keep is None:
                 outcome = replace(outcome, keep=lease.worker.settle())
-            kind = "turn.parked" if outcome.parked else "turn.finished"
-            used = end.usage
-            self._tell_end(
-                kind, reason=end.reason.value, input=used.input, output=used.output, cost_usd=used.cost_usd
-            )
-            self._traced.end(
-                reason=end.reason.value,
-                input=used.input,
-                output=used.output,
-                cache_read=used.cache_read,
-                cache_write=used.cache_write,
-                cost_usd=used.cost_usd,
-            )
+            kind = EventKind.TURN_PARKED if outcome.parked else EventKind.TURN_FINISHED
+            self._course.ends(kind, end.usage, reason=end.reason.value)
             recorded.set_result(replace(end, turn=number, at=now))
             words = self._words_of(plan) if self._runs.settings.logs.prompts else {}
             self._say("turn finished", lease, reason=end.reason.value, output=end.usage.output, **words)
         except CodedError as error:
             self._complain("a turn could not be recorded", error)
-            self._tell_failure(error)
+            self._course.fails(error, end.usage)
             outcome = _Outcome()
             recorded.set_exception(error)
         except BaseException:  # a fault of ours, of which the end of this task tells: nobody waits for ever

@@ -24,6 +24,9 @@ from claude_coded.unix import addressable, peer_of
 PATIENCE: Final = 5.0
 """Seconds that the daemon may take for an answer that needs no waiting."""
 
+QUIET: Final = 45.0
+"""Seconds without a sign of life after which a stream that is handed on counts as lost: three are missing."""
+
 _HEADERS: Final = {"Connection": "close", "Content-Type": "application/json"}
 READ_SIZE: Final = 65536
 
@@ -202,6 +205,15 @@ class ControlClient:
             sock.settimeout(None)
             yield Attachment(self._decode(first, api.Attached), events)
 
+    # What is handed on ---------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def relay(self, method: str, target: str, body: bytes) -> Iterator[http.client.HTTPResponse]:
+        """Ask for somebody else, and yield the answer as it is, errors too; it may take long."""
+        with self._sent(method, target, body or None, waits=True) as (sock, response):
+            sock.settimeout(QUIET)
+            yield response
+
     # How -----------------------------------------------------------------------------------------------
 
     def _ask(
@@ -227,17 +239,25 @@ class ControlClient:
         body: msgspec.Struct | None = None,
         waits: bool = False,
     ) -> Iterator[tuple[socket.socket, http.client.HTTPResponse]]:
-        """Ask, and yield an answer of which the head has come. Raises ControlError."""
+        """Ask, and yield an answer that is no error, of which the head has come. Raises ControlError."""
+        target = path + (f"?{urlencode(query)}" if query else "")
+        data = msgspec.json.encode(body) if body else None
+        with self._sent(method, target, data, waits=waits) as (sock, response):
+            self._check(response, path)
+            yield sock, response
+
+    @contextlib.contextmanager
+    def _sent(
+        self, method: str, target: str, body: bytes | None, *, waits: bool
+    ) -> Iterator[tuple[socket.socket, http.client.HTTPResponse]]:
         sock = self._connect()
         connection = _Connection(sock)
-        target = path + (f"?{urlencode(query)}" if query else "")
         with sock, self._told(sock):
-            connection.request(method, target, msgspec.json.encode(body) if body else None, _HEADERS)
+            connection.request(method, target, body, _HEADERS)
             if waits:
                 self._await(sock)
             response = connection.getresponse()
             try:
-                self._check(response, path)
                 yield sock, response
             finally:
                 with contextlib.suppress(OSError):

@@ -141,7 +141,7 @@ def _show(console: Console, answer: api.Shown | api.WorkerStory, now: float) -> 
     examples=(
         (
             "Wait for the end of a turn, whosever it is",
-            "claude-codectl --json events --follow | grep -m1 turn",
+            "claude-codectl --json events --follow | grep -m1 turn.finished",
         ),
     ),
 )
@@ -189,6 +189,40 @@ def top(console: Console, interval: float, once: bool) -> None:
     time.sleep(min(interval, 1.0))
     sample = Sample.take(client, console.wall())
     console.show({"status": sample.status, "workers": sample.workers}, frames.frame(sample))
+
+
+@main.command(
+    status={0: "Ended by Ctrl-C."},
+    examples=(
+        (
+            "See the page of a daemon on another machine",
+            "ssh -t -L 8700:127.0.0.1:8700 HOST claude-codectl web --port 8700",
+        ),
+    ),
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="PORT", help="Default: a free one.")
+@click.option("--no-browser", is_flag=True, help="Print the address only.")
+@click.pass_obj
+def web(console: Console, port: int, no_browser: bool) -> None:
+    """Open the daemon's status page in a browser.
+
+    It shows live what runs, and evicts, interrupts, approves and denies. While this command runs, the page is
+    on a port of 127.0.0.1, for the browser alone that opens the printed address first: the address works
+    once. Where there is no desktop, open it yourself. Ctrl-C ends it.
+    """
+    from claude_coded.codectl.web import Web, open_browser  # noqa: PLC0415 - only it serves
+
+    client = console.client()
+    client.status()
+    try:
+        server = Web(client, port, console.note)
+    except OSError as error:
+        raise Failed(f"port {port} of 127.0.0.1: {error.strerror}") from None
+    with server, contextlib.suppress(KeyboardInterrupt):
+        console.show({"address": server.address}, [server.address])
+        if not no_browser:
+            open_browser(server.address, os.environ)
+        server.serve_forever()
 
 
 @main.command(

@@ -18,6 +18,7 @@ HOST: Final = "localhost"
 class Route:
     """The paths. `{id}` is a conversation's, a worker's or a permission request's."""
 
+    PAGE: Final = "/"
     STATUS: Final = "/v1/status"
     WORKERS: Final = "/v1/workers"
     WORKER: Final = "/v1/workers/{id}"
@@ -50,6 +51,7 @@ class Kind:
     REFUSED: Final = "refused"  # 409: what was asked cannot be done as things stand
     CONFIGURATION: Final = "configuration"  # 409: a new configuration is bad; the old one stays
     INTERNAL: Final = "internal"  # 500
+    UNREACHABLE: Final = "unreachable"  # 502, of `claude-codectl web`: no daemon answers
 
 
 class Fault(Struct, frozen=True):
@@ -126,6 +128,7 @@ class Turn(Struct, frozen=True):
     model: str
     output: int = 0  # tokens
     doing: str = ""
+    id: str = ""  # as events have it
 
 
 class Worker(Struct, frozen=True):

@@ -17,12 +17,13 @@ from claude_coded.browsers import FETCH_SITE, is_json
 from claude_coded.configuration import Change
 from claude_coded.control import api, views
 from claude_coded.control.api import Kind, Route
+from claude_coded.control.page import Page
 from claude_coded.control.peers import connected_users
 from claude_coded.control.stream import EventLog
 from claude_coded.control.terminals import Terminals
 from claude_coded.control.views import Identity
 from claude_coded.errors import CodedError, ConfigurationError, InvalidRequest, NotFound
-from claude_coded.events import Events
+from claude_coded.events import EventKind, Events
 from claude_coded.guard import ClientGone, ConnectionGuard
 from claude_coded.listener import App
 from claude_coded.operations import AmbiguousName, Operations, Which
@@ -74,6 +75,7 @@ def create_control_app(controls: Controls) -> ConnectionGuard:
     workers, conversations, requests = Workers(controls), Conversations(controls), Requests(controls)
     pool, settings = Pool(controls), Settings(controls)
     for path, resource, suffix in (
+        (Route.PAGE, Page(), None),
         (Route.STATUS, Status(controls), None),
         (Route.READY, Status(controls), "ready"),
         (Route.WORKERS, workers, None),
@@ -274,6 +276,7 @@ class Settings:
         if given.level not in {"debug", "info", "warning", "error"}:
             raise InvalidRequest("level is debug, info, warning or error", param="level")
         self._controls.set_log_level(given.level)
+        self._controls.events.tell(EventKind.LOG_LEVEL, level=given.level)
         _answer(resp, api.LogLevel(self._controls.log_level()))
 
 

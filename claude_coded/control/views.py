@@ -134,7 +134,8 @@ def _turn(service: TurnService, key: ConversationKey | None) -> api.Turn | None:
     progress = service.progress(key) if key is not None else None
     if progress is None:
         return None
-    return api.Turn(progress.began or service.now(), progress.model, progress.output, progress.doing)
+    began = progress.began or service.now()
+    return api.Turn(began, progress.model, progress.output, progress.doing, progress.turn)
 
 
 def _usage(known: Conversation | None) -> api.Tokens:

@@ -132,10 +132,13 @@ def test_settings_are_shown_and_the_log_level_set(ctl: Run) -> None:
 def test_events_are_told_and_followed(pool: Daemon, ctl: Run, name: str) -> None:
     pool.ask("one [[say 1]]", name)
     events = [json.loads(line) for line in ctl("events", "--json").stdout.splitlines()]
-    mine = [it["kind"] for it in events if it["fields"].get("conversation") == name]
-    assert mine == ["turn.started", "turn.finished"]
+    mine = [it for it in events if it["fields"].get("conversation") == name and "turn" in it["fields"]]
+    kinds = [it["kind"] for it in mine if it["kind"] != "turn.waiting"]
+    assert kinds == ["turn.started", "turn.first_token", "turn.finished"]
+    (turn,) = {it["fields"]["turn"] for it in mine}
     last = events[-1]["number"]
-    assert f"turn.finished  conversation={name}  " in ctl("events", "--since", str(last - 3)).stdout
+    told = ctl("events", "--since", str(last - 3)).stdout
+    assert f"turn.finished  turn={turn}  conversation={name}  " in told
     with waiting(pool, "events", "--json", "--follow", "--since", str(last)) as following:
         assert following.stdout is not None
         pool.ask("two [[say 2]]", name)

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from claude_coded.control.page import FILE
 from tests.acceptance.conftest import Start
 from tests.support.client import Client, function, used
 from tests.support.daemon import Daemon, Json, Model, chat, eventually
@@ -89,6 +90,13 @@ def test_only_the_socket_group_and_no_web_page(operated: Daemon) -> None:
     assert fault(asked) == (415, "invalid")
     assert ask(operated, "GET", "/v1/log-level") == level
     assert ask(operated, "GET", "/v1/status")["state"] == "ok"
+
+
+def test_the_status_page_comes_with_its_policy(operated: Daemon) -> None:
+    page = operated.control("GET", "/")
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert page.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'sha256-")
+    assert page.text == FILE.read_text()
 
 
 def test_errors_have_a_kind(operated: Daemon) -> None:
@@ -188,7 +196,40 @@ def test_events_tell_a_turn_in_order_and_go_on_as_they_come(operated: Daemon, na
             line = next(lines)
             if line.startswith("event: "):
                 seen.append(line.removeprefix("event: "))
-    assert [kind for kind in seen if kind.startswith("turn.")] == ["turn.started", "turn.finished"]
+    turn = [kind for kind in seen if kind.startswith("turn.") and kind != "turn.waiting"]
+    assert turn == ["turn.started", "turn.first_token", "turn.finished"]
+
+
+def test_events_tell_what_goes_another_way(make: Start, name: str) -> None:
+    daemon = make(POOL_SIZE=1, CLAUDE_CODED_QUEUE_SIZE=1).start()
+    assert daemon.ask('[[tool Bash {"command": "true"}]] [[say done]]', name).ok
+    with daemon.stream(f"again {WORDS}", name) as running:
+        running.until("w3 ")
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(daemon.ask, "[[say hi]]", "other")
+            eventually(lambda: daemon.pool()["queued"])
+            assert daemon.ask("[[say hi]]", "third").code == "queue_full"
+            ask(daemon, "POST", f"/v1/conversations/{name}/interrupt")
+            running.rest()
+            assert waiting.result().ok
+    assert ask(daemon, "PUT", "/v1/log-level", json={"level": "debug"}) == {"level": "debug"}
+    (daemon.directory / "config.toml").write_text("nonsense = 1\n")
+    assert daemon.control("POST", "/v1/reload").status_code == 409
+    told = told_since(daemon)
+    mine = [it for it in told if it["fields"].get("conversation") == name]
+    assert [it["fields"]["tool"] for it in mine if it["kind"] == "turn.tool"] == ["Bash"]
+    assert [it["kind"] for it in mine if it["kind"].startswith("turn.")][-3:] == [
+        "turn.started",
+        "turn.first_token",
+        "turn.failed",
+    ]
+    others = {it["fields"].get("conversation"): it for it in told if it["kind"] == "turn.waiting"}
+    assert others["other"]["fields"]["for"] == "worker"
+    (refused,) = [it["fields"] for it in told if it["kind"] == "turn.refused"]
+    assert (refused["conversation"], refused["code"]) == ("third", "queue_full")
+    assert {"worker.ready", "daemon.serving", "log.level", "settings.refused"} <= {it["kind"] for it in told}
+    numbers = [it["number"] for it in told]
+    assert numbers == list(range(1, len(numbers) + 1))
 
 
 def test_the_same_name_of_two_tenants(start: Start) -> None:

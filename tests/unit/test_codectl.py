@@ -75,6 +75,7 @@ EACH = [
     ("deny", "p1"),
     ("config",),
     ("log-level",),
+    ("web", "--no-browser"),
 ]
 
 

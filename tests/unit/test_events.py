@@ -1,42 +1,49 @@
 """The stream of events: order, bounds, readers of any pace."""
 
 import asyncio
+import json
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_coded.events import Batch, Events
+from claude_coded.control.stream import alive
+from claude_coded.events import Batch, EventKind, Events
 
 
 def stream(kept: int = 3) -> Events:
     return Events(lambda: 7.5, kept)
 
 
-def kinds(batch: Batch) -> list[str]:
-    return [event.kind for event in batch.events]
+def tell(events: Events, *marks: str) -> None:
+    for mark in marks:
+        events.tell(EventKind.WORKER_STARTED, worker=mark)
+
+
+def marks(batch: Batch) -> list[str]:
+    return [event.fields["worker"] for event in batch.events]
 
 
 def test_events_are_numbered_and_timed_and_fields_that_are_none_are_left_out() -> None:
     events = stream()
-    events.tell("one", worker="w1", reason=None)
+    events.tell(EventKind.TURN_TOOL, tool="Bash", failed=None)
     (event,) = events.since(0).events
-    assert (event.number, event.at, event.kind, event.fields) == (1, 7.5, "one", {"worker": "w1"})
+    assert (event.number, event.at, event.kind, event.fields) == (1, 7.5, "turn.tool", {"tool": "Bash"})
 
 
 def test_a_reader_is_told_how_many_it_has_missed() -> None:
     events = stream(kept=2)
-    for kind in "abcde":
-        events.tell(kind)
-    assert (kinds(events.since(0)), events.since(0).missed) == (["d", "e"], 3)
-    assert (kinds(events.since(3)), events.since(3).missed) == (["d", "e"], 0)
-    assert (kinds(events.since(4)), events.since(4).missed) == (["e"], 0)
+    tell(events, *"abcde")
+    assert (marks(events.since(0)), events.since(0).missed) == (["d", "e"], 3)
+    assert (marks(events.since(3)), events.since(3).missed) == (["d", "e"], 0)
+    assert (marks(events.since(4)), events.since(4).missed) == (["e"], 0)
     assert events.since(5) == Batch(())
 
 
 def test_a_number_of_a_former_daemon_is_from_the_beginning() -> None:
     events = stream()
-    events.tell("a")
-    assert kinds(events.since(900)) == ["a"]
+    tell(events, "a")
+    assert marks(events.since(900)) == ["a"]
 
 
 @given(st.integers(1, 5), st.lists(st.sampled_from(["tell", "read"]), max_size=60))
@@ -44,7 +51,7 @@ def test_a_reader_sees_or_misses_every_event_once(kept: int, steps: list[str]) -
     events, number, seen, missed = stream(kept), 0, 0, 0
     for step in [*steps, "read"]:
         if step == "tell":
-            events.tell("it")
+            tell(events, "it")
             continue
         batch = events.since(number)
         missed += batch.missed
@@ -58,17 +65,17 @@ def test_a_reader_sees_or_misses_every_event_once(kept: int, steps: list[str]) -
 def test_followers_get_what_comes_and_end_when_it_is_closed() -> None:
     async def scenario() -> list[list[str]]:
         events = stream(kept=10)
-        events.tell("before")
+        tell(events, "before")
 
         async def follow(number: int) -> list[str]:
-            return [kind async for batch in events.follow(number) for kind in kinds(batch)]
+            return [mark async for batch in events.follow(number) for mark in marks(batch)]
 
         both = asyncio.gather(follow(0), follow(1))
         await asyncio.sleep(0)
-        events.tell("a")
-        events.tell("b")
+        tell(events, "a")
+        tell(events, "b")
         await asyncio.sleep(0)
-        events.tell("c")
+        tell(events, "c")
         events.close()
         return list(await both)
 
@@ -82,8 +89,27 @@ def test_a_follower_that_leaves_is_forgotten() -> None:
         await asyncio.sleep(0)
         following.cancel()
         await asyncio.wait([following])
-        events.tell("later")
-        assert kinds(events.since(0)) == ["later"]
+        tell(events, "later")
+        assert marks(events.since(0)) == ["later"]
         assert not events._waiters
 
     asyncio.run(scenario())
+
+
+def test_a_reader_over_http_that_was_slow_is_told_with_the_next_event_what_it_has_missed() -> None:
+    async def scenario() -> list[Any]:
+        events = stream(kept=2)
+        tell(events, "a")
+        chunks = alive(events.follow(0))
+        first = await anext(chunks)
+        tell(events, *"bcdef")
+        return [
+            json.loads(line[6:]) for line in (first + await anext(chunks)).splitlines() if b"data" in line
+        ]
+
+    told = asyncio.run(scenario())
+    assert [(it["number"], it["fields"]["worker"], it["missed"]) for it in told] == [
+        (1, "a", 0),
+        (5, "e", 3),
+        (6, "f", 0),
+    ]

@@ -13,6 +13,7 @@ import pytest
 from claude_coded import errors
 from claude_coded.codectl.commands import main
 from claude_coded.control.app import create_control_app
+from claude_coded.events import KEPT, EventKind
 from claude_coded.http.access import Access, Gate
 from claude_coded.http.app import create_app
 from claude_coded.http.choices import HEADERS
@@ -95,6 +96,12 @@ def test_every_endpoint_is_told(title: str, app: falcon.asgi.App[Any, Any]) -> N
     }
     rows = re.findall(r"^\| (`(?:GET|POST|PUT|DELETE) .*?) \|", section(title), re.MULTILINE)
     assert {told for row in rows for told in re.findall(r"`([A-Z]+ /[^`?]*)", row)} == routes
+
+
+def test_every_kind_of_event_is_told() -> None:
+    rows = re.findall(r"^\| (`[a-z_.`, ]+) \|", section("Events"), re.MULTILINE)
+    assert sorted(re.findall(r"`([a-z_.]+)`", " ".join(rows))) == sorted(EventKind)
+    assert f"The newest {KEPT:,} are kept" in section("Events")
 
 
 def known(kind: type[errors.CodedError] = errors.CodedError) -> Iterator[type[errors.CodedError]]:
