@@ -28,7 +28,8 @@ Layers; a row sees only the rows below it (checked by import-linter):
                                             pure: no I/O, no clock, no randomness
     turn                                    the vocabulary between the two sides
     aside | listener | logs | systemd |     long work beside the loop | our own sockets in Granian | logging |
-    events | tracing                        messages to systemd | what happens, as a stream | turns as spans
+    events | tracing | metrics              messages to systemd | what happens, as a stream | turns as spans |
+                                            what Prometheus counts
     configuration, settings, profiles       what is in force | what there is | models of the operator's
     reading | guide                         how a setting's text is read | how commands explain themselves
     errors | unix | prctl | browsers        what can go wrong | Unix sockets, for both of their ends |

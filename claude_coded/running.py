@@ -177,6 +177,7 @@ class Run:
             self.request.trace,
             "invoke_agent" if self.request.profile.agent else "chat",
             self.request.profile.name,
+            self.request.arrived,
             conversation=self.request.key.id,
             tenant=self.request.key.tenant,
         )
@@ -218,6 +219,9 @@ class Run:
                 if self._lease is None and self._failure is not None:
                     raise self._failure  # it was not waited for any longer
             taken = await turn.take(self._runs.settings.server.keep_alive)
+
+    def _trace_asked(self, lease: Lease, plan: Plan) -> None:
+        self._traced.reach("asked", kind=plan.kind, way=plan.way.value, hot=lease.hot)
 
     def _trace_tools(self) -> None:
         self._traced.reach("execute_tool", tool=self._activity.last, count=self._activity.used)
@@ -284,7 +288,7 @@ class Run:
 
     def _tell_failure(self, error: CodedError) -> None:
         self._tell_end("turn.failed", code=error.code, error=error.message)
-        self._traced.end(error.code or "internal_error")
+        self._traced.end(error.code or error.type)
 
     def _tell_end(self, kind: str, **fields: object) -> None:
         """Tell how a turn has ended that had begun, once."""
@@ -305,14 +309,17 @@ class Run:
             except BaseException:
                 admission.withdraw()
                 raise
+            self._traced.reach("planned")
             lasting = bool(self.request.tools.specs)
             self._lease = await admission.acquire(Want(seat.fit, seat.launch, plan.way is Way.FRESH, lasting))
+            self._traced.reach("granted", worker=self._lease.worker.name, age=self._lease.worker.age)
             self._runs.enter(self)
             try:
                 return await self._attempt(self._lease, known, plan, seat)
             except REPLANNED as error:
                 self._planner.learn(error, plan)
                 self._complain("a turn begins again", error)
+                self._traced.reach("lost")
             self._conclude_lost()
 
     async def _attempt(
@@ -323,14 +330,14 @@ class Run:
         self._began = self._began or self._runs.wall()
         self._tell("turn.started", worker=lease.worker.name, way=plan.way.value, hot=lease.hot)
         self._turn = turn = await ask(lease, known, plan, seat)
-        self._traced.reach("asked", worker=lease.worker.name, way=plan.way.value, hot=lease.hot)
         if self._timer is None:
             timeout = self._runs.settings.turns.timeout
             self._timer = asyncio.get_running_loop().call_later(timeout, self._late)
         if self._failure is not None:
             turn.fail(self._failure)
         first = await turn.take()
-        self._traced.reach("answering")
+        if not isinstance(first[0], TurnFailed):
+            self._traced.reach("answering", loaded=lease.worker.loaded)
         if not turn.begun and isinstance(first[0], TurnFailed) and isinstance(first[0].error, WorkerDied):
             raise first[0].error
         return turn, plan, first
@@ -347,6 +354,7 @@ class Run:
         """
         ask = await self._aside(plan, self._compose, lease, plan, seat)
         noting = await self._note(lease, known, plan, seat, ask.span)
+        self._trace_asked(lease, plan)
         try:
             return await lease.worker.begin(ask)
         finally:
@@ -382,6 +390,7 @@ class Run:
         outcomes = [part for part in asked.parts if isinstance(part, ToolOutcome)]
         order = [outcome.id for outcome in history.outcomes(self._told)]
         outcomes.sort(key=lambda outcome: order.index(outcome.id))
+        self._trace_asked(lease, plan)
         turn = await lease.worker.answer(outcomes, self._planner.manner)
         await (await self._note(lease, known, plan, seat, plan.base.span))
         return turn
@@ -437,6 +446,7 @@ class Run:
         lease, self._lease, self._finishing = self._lease, None, True
         assert lease is not None
         assert self._turn is not None
+        self._traced.reach("answered")
         recorded: asyncio.Future[TurnFinished] = asyncio.get_running_loop().create_future()
         self._runs.background(self._record(lease, plan, self._turn, end, recorded))
         return await asyncio.shield(recorded)
@@ -466,6 +476,7 @@ class Run:
                 cache_read=used.cache_read,
                 cache_write=used.cache_write,
                 cost_usd=used.cost_usd,
+                calls=len(turn.awaited),
             )
             recorded.set_result(replace(end, turn=number, at=now))
             words = self._words_of(plan) if self._runs.settings.logs.prompts else {}

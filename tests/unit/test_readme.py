@@ -71,7 +71,7 @@ def test_every_command_is_told_with_its_options() -> None:
 
 
 def tcp() -> falcon.asgi.App[Any, Any]:
-    return create_app(Mock(), Mock(), Gate(Access.of(Settings(), {}), KeyLimits(lambda: 0)))
+    return create_app(Mock(), Mock(), Gate(Access.of(Settings(), {}), KeyLimits(lambda: 0)), Mock())
 
 
 def unix() -> falcon.asgi.App[Any, Any]:
