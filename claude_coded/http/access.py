@@ -116,8 +116,7 @@ class Gate:
             if resp.complete:
                 return
         req.context.tenant = tenant = self.access.admit(req.get_header, req.path)
-        counted = bool(tenant) and req.path not in self.access.open_paths
-        if counted and (standing := self.limits.ask(tenant)) is not None:
+        if tenant and req.path not in OPEN_PATHS and (standing := self.limits.ask(tenant)) is not None:
             resp.set_headers(dict(standing.headers()))
             check(standing)
 

@@ -87,3 +87,11 @@ def test_a_follower_that_leaves_is_forgotten() -> None:
         assert not events._waiters
 
     asyncio.run(scenario())
+
+
+def test_who_listens_hears_each_event_at_once() -> None:
+    events, heard = stream(), list[tuple[str, dict[str, object]]]()
+    events.tell("before")
+    events.listen(lambda kind, fields: heard.append((kind, dict(fields))))
+    events.tell("one", worker="w1", reason=None)
+    assert heard == [("one", {"worker": "w1"})]
