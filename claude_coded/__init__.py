@@ -19,7 +19,7 @@ Layers; a row sees only the rows below it (checked by import-linter):
     pool                                    the shell around the scheduler
     worker | store | fetch | permissions    one CLI process | conversations in SQLite | images by URL |
                                             what waits for an operator's leave
-    kept                                    responses, as the database has them
+    kept | accounts                         responses, as the database has them | what turns have used, by day
     rows | marks | ask | process | guard    the database's rows | turns that it does not have yet |
                                             what a turn writes, and its events | a child and its pipes |
                                             clients that are slow, too long, or gone

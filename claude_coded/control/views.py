@@ -1,10 +1,11 @@
 """What the control interface shows, made of what the service and its pool hold."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 
+from claude_coded.accounts import Account
 from claude_coded.control import api
 from claude_coded.errors import NotFound
 from claude_coded.history import Conversation
@@ -86,6 +87,18 @@ async def conversation(service: TurnService, key: ConversationKey) -> api.Shown:
     view = service.pool.view_of(key)
     told = await story(service, view.id) if view is not None and service.pool.worker(view.id) else None
     return api.Shown(_conversation(service, listed), len(messages), told)
+
+
+async def usage(service: TurnService, by: Collection[str], since: str) -> list[api.Usage]:
+    """Return what turns have used."""
+    return [
+        api.Usage(it.day, it.tenant, it.model, it.turns, _summed(it))
+        for it in await service.store.used(by, since)
+    ]
+
+
+def _summed(it: Account) -> api.Tokens:
+    return api.Tokens(it.input, it.output, it.cached, round(it.cost_usd, 6))
 
 
 def _conversation(service: TurnService, listed: Listed) -> api.Conversation:
