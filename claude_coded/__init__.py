@@ -19,7 +19,7 @@ Layers; a row sees only the rows below it (checked by import-linter):
     pool                                    the shell around the scheduler
     worker | store | fetch | permissions    one CLI process | conversations in SQLite | images by URL |
                                             what waits for an operator's leave
-    kept                                    responses, as the database has them
+    kept | accounts                         responses, as the database has them | what turns have used, by day
     rows | marks | ask | course | process | the database's rows | turns that it does not have yet |
     vigil | transcripts | guard             what a turn writes, and its events | what is told of it |
                                             a child and its pipes | whether it lives | what the CLI keeps of
@@ -28,6 +28,7 @@ Layers; a row sees only the rows below it (checked by import-linter):
     activity | restarting | said | stopping | claude | openai | history | models | scheduler | migrations
                                             pure: no I/O, no clock, no randomness
     turn                                    the vocabulary between the two sides
+    metrics                                 what Prometheus counts
     aside | listener | logs | systemd |     long work beside the loop | our own sockets in Granian | logging |
     events | tracing                        messages to systemd | what happens, as a stream | turns as spans
     configuration, settings, profiles       what is in force | what there is | models of the operator's

@@ -45,12 +45,16 @@ class Course:
         self._asked = wall()
         self._stage = _Stage.ASKED
         self._spoke = False
+        self._tools = 0
+
+    def reach(self, what: str, **told: object) -> None:
+        """Note a step in the span alone."""
+        self._span.reach(what, **told)
 
     def waits(self, what: str) -> None:
         """Tell what it waits for: its conversation, or a worker."""
         self._stage = _Stage.WAITING
         self._tell(EventKind.TURN_WAITING, **{"for": what})
-        self._span.reach("waiting", **{"for": what})
 
     def starts(self, worker: str, way: str, *, hot: bool) -> None:
         """Tell that a worker is asked; once more where it begins again on another."""
@@ -60,10 +64,10 @@ class Course:
         self._tell(
             EventKind.TURN_STARTED, worker=worker, way=way, hot=hot, waited=round(now - self._asked, 3)
         )
-        self._span.reach("started", worker=worker, way=way, hot=hot)
 
     def loses_worker(self) -> None:
         """Take note that it begins again, or does not."""
+        self._span.reach("lost")
         self._stage = _Stage.WAITING
 
     def hears(self, events: Iterable[TurnEvent], used: Callable[[], Usage]) -> None:
@@ -72,14 +76,15 @@ class Course:
             if isinstance(event, ToolActivity):
                 failed = True if event.failure is not None else None
                 self._tell(EventKind.TURN_TOOL, tool=event.name, failed=failed, output=used().output)
-                self._span.reach("execute_tool", tool=event.name, failed=failed)
+                if not failed:
+                    self._tools += 1
+                    self._span.reach("execute_tool", tool=event.name, count=self._tools)
             elif not self._spoke and isinstance(event, TextDelta | ReasoningDelta | ToolCallStarted):
                 self._spoke = True
                 self._tell(EventKind.TURN_FIRST_TOKEN, seconds=self._seconds)
-                self._span.reach("first_token")
 
-    def ends(self, kind: EventKind, usage: Usage, **fields: object) -> None:
-        """Tell how it has ended, if that was not told before."""
+    def ends(self, kind: EventKind, usage: Usage, calls: int = 0, **fields: object) -> None:
+        """Tell how it has ended, if that was not told before, with so many calls of the client's tools."""
         if self._stage is _Stage.OVER:
             return
         self._stage = _Stage.OVER
@@ -87,8 +92,8 @@ class Course:
         self._tell(kind, seconds=self._seconds, **fields, **used)
         ended_well = kind in (EventKind.TURN_FINISHED, EventKind.TURN_PARKED)
         error = "" if ended_well else str(fields.get("code") or "abandoned")
-        cached = {"cache_read": usage.cache_read, "cache_write": usage.cache_write}
-        self._span.end(error, reason=fields.get("reason"), **used, **cached)
+        more = {"cache_read": usage.cache_read, "cache_write": usage.cache_write, "calls": calls}
+        self._span.end(error, reason=fields.get("reason"), **used, **more)
 
     def fails(self, error: CodedError, usage: Usage) -> None:
         """Tell what went wrong, before it started or after."""
@@ -97,7 +102,7 @@ class Course:
         elif self._stage is not _Stage.OVER:
             self._stage = _Stage.OVER
             self._tell(EventKind.TURN_REFUSED, code=error.code, error=error.message)
-            self._span.end(error.code or "internal_error")
+            self._span.end(error.code or error.type)
 
     def is_left(self) -> None:
         """Tell that its client has left while it waited, if that was told."""

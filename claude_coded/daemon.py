@@ -28,6 +28,7 @@ from claude_coded.events import EventKind, Events
 from claude_coded.http.app import Api
 from claude_coded.http.resources import About
 from claude_coded.listener import App, Listener, bind_tcp, bind_unix
+from claude_coded.metrics import Metrics
 from claude_coded.models import AGENT, Models
 from claude_coded.offline import OfflineModel
 from claude_coded.operations import Operations
@@ -41,7 +42,7 @@ from claude_coded.service import TurnService
 from claude_coded.settings import Settings
 from claude_coded.store import Store
 from claude_coded.systemd import Notifier, attended, extending, watchdog_interval
-from claude_coded.tracing import Tracing
+from claude_coded.tracing import NoTracing, Several, Tracing
 from claude_coded.tracing import begin as begin_tracing
 from claude_coded.worker import Cli
 
@@ -136,12 +137,19 @@ class Daemon:
             limits(settings), cli, launch_of(AGENT, settings), models=models.learn, desk=desk, events=events
         )
         traces = projects_directory(cli.environment), scratch_directory(cli.environment, os.getuid())
-        tracing = begin_tracing(self._plan.environment, __version__)
+        metrics = Metrics(about.version, about.claude_version, time.monotonic)
+        events.listen(metrics.hear)
+        tracing = self._tracing(metrics)
         service = TurnService(
             store, pool, models, settings, events, traces=traces, wall=time.time, tracing=tracing
         )
-        http = Api(service, self._plan.keys, about)
+        http = Api(service, self._plan.keys, about, metrics)
         return Graph(base, cli, events, tracing, store, desk, models, pool, service, http)
+
+    def _tracing(self, metrics: Metrics) -> Tracing:
+        """Return what is told of each turn."""
+        traced = begin_tracing(self._plan.environment, __version__)
+        return metrics if isinstance(traced, NoTracing) else Several(metrics, traced)
 
     def _cli(self, base: Mapping[str, str]) -> Cli:
         turns = self._plan.settings.turns

@@ -26,7 +26,9 @@ class EventKind(StrEnum):
     WORKER_READY = "worker.ready"
     WORKER_FAILED = "worker.failed"
     WORKER_STOPPING = "worker.stopping"
+    WORKER_DIED = "worker.died"
     WORKER_EXITED = "worker.exited"
+    UPSTREAM_RETRY = "upstream.retry"
     TURN_WAITING = "turn.waiting"
     TURN_WITHDRAWN = "turn.withdrawn"
     TURN_REFUSED = "turn.refused"
@@ -73,12 +75,19 @@ class Events:
         self._count = 0
         self._waiters: set[asyncio.Future[None]] = set()
         self._closed = False
+        self._listeners: list[Callable[[str, Mapping[str, Any]], None]] = []
+
+    def listen(self, hear: Callable[[str, Mapping[str, Any]], None]) -> None:
+        """Have somebody hear each event's kind and fields at once, from now on."""
+        self._listeners.append(hear)
 
     def tell(self, kind: EventKind, **fields: Any) -> None:  # noqa: ANN401 - any JSON
         """Add an event; fields that are None are left out. It never waits, whoever reads."""
         self._count += 1
         given = {name: value for name, value in fields.items() if value is not None}
         self._kept.append(Event(self._count, self._wall(), kind, given))
+        for hear in self._listeners:
+            hear(kind, given)
         self._wake()
 
     def close(self) -> None:

@@ -252,6 +252,16 @@ class Plan:
     at: str = ""
 
     @property
+    def kind(self) -> str:
+        """Return in a word how the history met what is known.
+
+        To drop turns that had finished is to branch, to seed what nobody knows, or what is lost, to rebuild.
+        """
+        if self.way is Way.FORK or any(span.certain for span in self.back_hot):
+            return "branch"
+        return "rebuild" if self.way is Way.FRESH and self.seeds else self.way.value
+
+    @property
     def written(self) -> tuple[Message, ...]:
         """Return all messages that the turn writes, in order."""
         return self.seeds + self.asked

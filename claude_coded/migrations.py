@@ -106,5 +106,28 @@ MIGRATIONS: Final = (
     ) STRICT;
     CREATE INDEX responses_of ON responses (conversation);
     """,
+    # What turns have used by day, which outlives them. What was seeded is no turn: it has used nothing.
+    """
+    CREATE TABLE accounts (
+        day TEXT NOT NULL,
+        tenant TEXT NOT NULL,
+        model TEXT NOT NULL,
+        turns INTEGER NOT NULL,
+        input INTEGER NOT NULL,
+        output INTEGER NOT NULL,
+        cached INTEGER NOT NULL,
+        cost_usd REAL NOT NULL,
+        PRIMARY KEY (day, tenant, model)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO accounts SELECT date(t.finished_at, 'unixepoch') AS day, c.tenant,
+        json_extract(c.profile, '$.name') AS model, count(*),
+        sum(json_extract(t.usage, '$.input')),
+        sum(ifnull(json_extract(t.usage, '$.output'), 0)),
+        sum(ifnull(json_extract(t.usage, '$.cache_read'), 0)),
+        sum(ifnull(json_extract(t.usage, '$.cost_usd'), 0.0))
+        FROM turns t JOIN conversations c ON c.id = t.conversation
+        WHERE json_extract(t.usage, '$.input') > 0
+        GROUP BY day, c.tenant, model;
+    """,
 )
 """Each is run once, in order; `PRAGMA user_version` says how many have been."""

@@ -95,7 +95,13 @@ class Pool:
         self._models = models
         self._events = events
         self._watch = Watch(
-            self._loaded, self._exited, self._stirred, self._asked, self._cancelled, self._models
+            self._loaded,
+            self._exited,
+            self._stirred,
+            self._asked,
+            self._cancelled,
+            self._retried,
+            self._models,
         )
         self._workers: dict[int, Worker] = {}
         self._tickets = count(1)
@@ -146,6 +152,11 @@ class Pool:
     def views(self) -> list[s.WorkerView]:
         """Return what the scheduler holds of each worker."""
         return list(self._scheduler.workers.values())
+
+    @property
+    def pids(self) -> list[int]:
+        """Return the workers' processes."""
+        return [worker.pid for worker in self._workers.values() if worker.pid is not None]
 
     def worker(self, number: int) -> Worker | None:
         """Return a worker's process, for those who look at it; None when it is gone."""
@@ -328,7 +339,7 @@ class Pool:
             case s.Spawn(number, launch):
                 assert isinstance(launch, Launch)
                 self._workers[number] = worker = Worker(number, launch, self._cli, self._watch)
-                self._run(self._start(worker))
+                self._run(self._start(worker, self._purpose(number, launch)))
             case s.Stop(number, reason):
                 log.debug(
                     "stopping a worker", extra={"worker": s.worker_name(number), "reason": reason.value}
@@ -376,7 +387,13 @@ class Pool:
                     self._failure or "Claude Code did not start", retry_after=retry_after
                 )
 
-    async def _start(self, worker: Worker) -> None:
+    def _purpose(self, number: int, launch: Launch) -> str:
+        """Return what a worker is started for: a spare, a new session, one that goes on, or a fork of one."""
+        if self._scheduler.workers[number].ticket is None:
+            return "spare"
+        return "fork" if launch.fork_at else "resume" if launch.session else "new"
+
+    async def _start(self, worker: Worker, purpose: str) -> None:
         try:
             await worker.start()
         except WorkerStartFailed as error:
@@ -384,7 +401,7 @@ class Pool:
             del self._workers[worker.id]
             self.post(s.WorkerExited(worker.id, failed=True))
             return
-        self._tell(EventKind.WORKER_STARTED, worker.id, pid=worker.pid)
+        self._tell(EventKind.WORKER_STARTED, worker.id, pid=worker.pid, reason=purpose)
         self.post(s.WorkerReady(worker.id))
         view = self._scheduler.workers.get(worker.id)
         if view is not None and view.phase is s.Phase.SPARE:
@@ -405,6 +422,7 @@ class Pool:
         if view is not None and view.phase is not s.Phase.STOPPING and not failed:
             told = {"worker": worker.name, "status": worker.status, "phase": view.phase.value}
             log.warning("a worker has died", extra=told)
+            self._tell(EventKind.WORKER_DIED, worker.id, status=worker.status)
         self._tell(EventKind.WORKER_EXITED, worker.id, status=worker.status, failed=failed)
         self.post(s.WorkerExited(worker.id, failed=failed))
         if view is not None and view.conversation is not None:
@@ -431,6 +449,9 @@ class Pool:
             worker.permit(permit.asked, denied("This process is about to end."))
             return
         self.desk.ask(permit, view.conversation, worker.id, partial(worker.permit, permit.asked))
+
+    def _retried(self, worker: Worker, status: int | None) -> None:
+        self._tell(EventKind.UPSTREAM_RETRY, worker.id, status=status)
 
     def _cancelled(self, worker: Worker, asked: str) -> None:
         self.desk.withdraw(worker.id, asked)

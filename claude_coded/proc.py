@@ -6,7 +6,8 @@ not be felt while fifty of them stream.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,12 +20,56 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process that runs: CPU time of its own so far in seconds, resident memory in bytes."""
+    """A process that runs: CPU time so far in seconds, resident memory in bytes.
+
+    In the CPU time is that of children which have ended, so that a tree's never grows less.
+    """
 
     pid: int
     parent: int
     cpu: float
     memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """What a process and all below it use: resident bytes, CPU seconds so far, how many there are."""
+
+    memory: int = 0
+    cpu: float = 0.0
+    processes: int = 0
+
+    def __add__(self, other: "Tree") -> "Tree":
+        """Return the sum, field by field."""
+        return Tree(self.memory + other.memory, self.cpu + other.cpu, self.processes + other.processes)
+
+
+def trees(roots: Iterable[int]) -> Mapping[int, Tree]:
+    """Return what the trees below some pids use; nothing for those that are gone.
+
+    One pass over the machine's processes, for a thread: some 20 microseconds each.
+    """
+    own: dict[int, Tree] = {}
+    children: defaultdict[int, list[int]] = defaultdict(list)
+    for process in processes():
+        children[process.parent].append(process.pid)
+        own[process.pid] = Tree(process.memory, process.cpu, 1)
+    return {root: _sum(root, own, children) for root in roots}
+
+
+def _sum(root: int, own: Mapping[int, Tree], children: Mapping[int, list[int]]) -> Tree:
+    members, total = [root], Tree()
+    while members:
+        pid = members.pop()
+        total += own.get(pid, Tree())
+        members += children.get(pid, ())
+    return total
+
+
+def ended_children() -> float:
+    """Return the CPU seconds of all children of this process that have ended, and of those below them."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def processes(proc: Path = PROC) -> Iterator[Process]:
@@ -82,5 +127,5 @@ def _read(pid: int, text: bytes) -> Process | None:
     fields = text[text.rindex(b")") + 2 :].split()
     if fields[0].decode() in DEAD:
         return None
-    ticks = int(fields[11]) + int(fields[12])
+    ticks = sum(map(int, fields[11:15]))
     return Process(pid, int(fields[1]), ticks / _TICK, int(fields[21]) * _PAGE)

@@ -97,7 +97,7 @@ class Runs:
         key, profile = request.key, request.profile
         operation = "invoke_agent" if profile.agent else "chat"
         whose = {"conversation": key.id, "tenant": key.tenant}
-        span = self.tracing.turn(request.trace, operation, profile.name, **whose)
+        span = self.tracing.turn(request.trace, operation, profile.name, request.arrived, **whose)
         return Course(self.events, key, next(self._numbers), self.wall, span)
 
     def of(self, key: ConversationKey) -> "Run | None":
@@ -287,6 +287,7 @@ class Run:
     async def _begin(self) -> tuple[Turn, Plan, list[TurnEvent]]:
         while True:
             admission = await self._runs.pool.admit(self.request.key, self._course.waits)
+            self._course.reach("admitted")
             try:
                 known = await self._runs.store.load(self.request.key)
                 plan = await self._planner.plan(known)
@@ -294,8 +295,10 @@ class Run:
             except BaseException:
                 admission.withdraw()
                 raise
+            self._course.reach("planned")
             lasting = bool(self.request.tools.specs)
             self._lease = await admission.acquire(Want(seat.fit, seat.launch, plan.way is Way.FRESH, lasting))
+            self._course.reach("granted", worker=self._lease.worker.name, age=self._lease.worker.age)
             self._runs.enter(self)
             try:
                 return await self._attempt(self._lease, known, plan, seat)
@@ -317,6 +320,8 @@ class Run:
         if self._failure is not None:
             turn.fail(self._failure)
         first = await turn.take()
+        if not isinstance(first[0], TurnFailed):
+            self._course.reach("answering", loaded=lease.worker.loaded)
         if not turn.begun and isinstance(first[0], TurnFailed) and isinstance(first[0].error, WorkerDied):
             raise first[0].error
         return turn, plan, first
@@ -335,6 +340,7 @@ class Run:
         await self._check_transcript(lease, plan)
         ask = await self._aside(plan, self._compose, lease, plan, seat)
         noting = await self._note(lease, known, plan, seat, ask.span)
+        self._course.reach("asked", kind=plan.kind, way=plan.way.value, hot=lease.hot)
         try:
             return await lease.worker.begin(ask)
         finally:
@@ -382,6 +388,7 @@ class Run:
         outcomes = [part for part in asked.parts if isinstance(part, ToolOutcome)]
         order = [outcome.id for outcome in history.outcomes(self._told)]
         outcomes.sort(key=lambda outcome: order.index(outcome.id))
+        self._course.reach("asked", kind=plan.kind, way=plan.way.value, hot=lease.hot)
         turn = await lease.worker.answer(outcomes, self._planner.manner)
         await (await self._note(lease, known, plan, seat, plan.base.span))
         return turn
@@ -437,6 +444,7 @@ class Run:
         lease, self._lease = self._lease, None
         assert lease is not None
         assert self._turn is not None
+        self._course.reach("answered")
         recorded: asyncio.Future[TurnFinished] = asyncio.get_running_loop().create_future()
         self._runs.background(self._record(lease, plan, self._turn, end, recorded))
         return await asyncio.shield(recorded)
@@ -455,7 +463,7 @@ class Run:
             elif outcome.keep is None:
                 outcome = replace(outcome, keep=lease.worker.settle())
             kind = EventKind.TURN_PARKED if outcome.parked else EventKind.TURN_FINISHED
-            self._course.ends(kind, end.usage, reason=end.reason.value)
+            self._course.ends(kind, end.usage, calls=len(turn.awaited), reason=end.reason.value)
             recorded.set_result(replace(end, turn=number, at=now))
             words = self._words_of(plan) if self._runs.settings.logs.prompts else {}
             self._say("turn finished", lease, reason=end.reason.value, output=end.usage.output, **words)

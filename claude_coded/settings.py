@@ -146,6 +146,9 @@ class AccessSettings:
         0,
         "Requests of one key a minute, /health not counted; beyond it 429. 0: no limit.",
     )
+    metrics_open: bool = setting(
+        f"{PREFIX}METRICS_OPEN", read.truth, False, "Show /metrics to callers without a key, too."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,14 @@ import fcntl
 import os
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 
-from claude_coded import kept
+from claude_coded import accounts, kept
 from claude_coded.errors import ConfigurationError, NotRecorded
 from claude_coded.history import Conversation, Head, Span
 from claude_coded.kept import KeptResponse, Stand
@@ -180,15 +180,7 @@ class Store:
         """Return the heads that end with a history, of those of the conversations that are in memory."""
         known = filter(None, map(self._known.get, keys))
         return [
-            Found(
-                digest,
-                one.head.turn,
-                one.key,
-                is_head=True,
-                last_used_at=one.last_used_at,
-                hint=one.hint,
-                workspace=one.workspace,
-            )
+            Found(digest, one.head.turn, one.key, True, one.last_used_at, one.hint, one.workspace)
             for one in known
             if one.head is not None and one.head.digest == digest
         ]
@@ -251,7 +243,11 @@ class Store:
         """Return what was said up to the end of a turn."""
         return await self._run(self._said_until, turn)
 
-    # What operators allow, and facts -------------------------------------------------------------------
+    # What was used, what operators allow, and facts ----------------------------------------------------
+
+    async def used(self, by: Collection[str], since: str) -> list[accounts.Account]:
+        """Return what turns have used, told apart by day, tenant or model, from a day (YYYY-MM-DD) on."""
+        return await self._run(lambda: accounts.read(self._db, by, since))
 
     async def rules(self, key: ConversationKey) -> frozenset[str]:
         """Return what is always allowed in a conversation."""
@@ -442,6 +438,8 @@ class Store:
             known = self._load(key)
             if known is not None and done.rowcount:  # else purged while it ran
                 self._record(known, records, now, left)
+                used = (record.usage for record in records)
+                accounts.book(database, key.tenant, known.profile.name, used, now)
         return self._load(key)
 
     def _add(self, key: ConversationKey, record: Record, now: float) -> Conversation | None:

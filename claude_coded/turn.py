@@ -191,6 +191,7 @@ class TurnRequest:
     before that. If it is `brief`, the messages do not tell what was said up to there. `ephemeral`: what it
     begins is forgotten with its process. `size` is how many bytes it was sent in, by which is known whether
     the work for it takes long. `trace` holds W3C's `traceparent` and `tracestate` as they came, if they did.
+    `arrived` is when all of it had come, in seconds of the monotonic clock; 0: nobody has looked.
     """
 
     key: ConversationKey
@@ -207,6 +208,7 @@ class TurnRequest:
     options: Options = Options()
     size: int = 0
     trace: Mapping[str, str] = field(default_factory=dict)
+    arrived: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

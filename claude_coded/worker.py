@@ -94,7 +94,8 @@ class Watch:
     """Whom a worker tells. `models` gets the CLI's model list whenever one comes by.
 
     `loaded` hears of its first answer, of whatever kind. `asked` gets what the CLI wants to be allowed, to be
-    answered by `permit`, and `cancelled` the id of such a question that needs no answer any more.
+    answered by `permit`, and `cancelled` the id of such a question that needs no answer any more. `retried`
+    hears that the CLI tries again after a failure of the model's API, with that one's status, if it had one.
     """
 
     loaded: Callable[["Worker"], None]
@@ -102,6 +103,7 @@ class Watch:
     stirred: Callable[["Worker", bool], None]
     asked: Callable[["Worker", Permit], None]
     cancelled: Callable[["Worker", str], None]
+    retried: Callable[["Worker", int | None], None]
     models: Callable[[list[dict[str, Any]]], None]
 
 
@@ -113,7 +115,8 @@ class Worker:
         self.launch = launch
         self.session = str(uuid4()) if launch.fork_at or not launch.session else launch.session
         self.life = Life(_now())
-        self.served = False  # it answered once: whatever ends it now is no failure to start
+        self._made_at = _now()
+        self._loaded_at: float | None = None
         self._cli = cli
         self._watch = watch
         group = cli.groups.make(number) if cli.groups is not None else None
@@ -149,6 +152,21 @@ class Worker:
     def state(self) -> WorkerState:
         """Return where it stands."""
         return self.life.state
+
+    @property
+    def age(self) -> float:
+        """Return how many seconds ago it was made."""
+        return _now() - self._made_at
+
+    @property
+    def loaded(self) -> float | None:
+        """Return how many seconds ago it answered for the first time; None before that."""
+        return _now() - self._loaded_at if self._loaded_at is not None else None
+
+    @property
+    def served(self) -> bool:
+        """Return whether it has answered once: whatever ends it then is no failure to start."""
+        return self._loaded_at is not None
 
     @property
     def pending(self) -> bool:
@@ -499,7 +517,7 @@ class Worker:
         match message:
             case ControlResponse(response):
                 if not self.served:
-                    self.served = True
+                    self._loaded_at = _now()
                     self._watch.loaded(self)
                 if (answer := self._answers.pop(response.request_id, None)) and not answer.done():
                     answer.set_result(response)
@@ -548,6 +566,8 @@ class Worker:
             self._idle.clear() if self._running else self._idle.set()
         elif message.subtype == "background_tasks_changed":
             self._tasks = len(message.tasks or ())
+        elif message.subtype == "api_retry":
+            self._watch.retried(self, message.error_status)
         if self._turn is None:
             self._tell_pending()
 

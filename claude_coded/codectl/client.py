@@ -135,6 +135,11 @@ class ControlClient:
         """Return a conversation with its worker's story."""
         return self._ask("GET", _path(Route.CONVERSATION, name.id), api.Shown, _tenant(name))
 
+    def usage(self, by: Sequence[str], since: str) -> list[api.Usage]:
+        """Return what turns have used, told apart by day, tenant, model, from a day on; "": all."""
+        query = {"by": ",".join(by)} | ({"since": since} if since else {})
+        return self._ask("GET", Route.USAGE, list[api.Usage], query)
+
     def requests(self) -> list[api.Permission]:
         """Return the permission requests that wait."""
         return self._ask("GET", Route.REQUESTS, list[api.Permission])

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any, Final
 
 import click
@@ -64,6 +65,7 @@ SEE_ALSO: Final = Section("See also", "claude-coded(8)", manual=True)
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 SHELLS: Final = ("bash", "zsh", "fish")
+SIDES: Final = ("day", "tenant", "model")
 
 
 @click.group(
@@ -273,6 +275,40 @@ def config(console: Console) -> None:
     """
     answer = console.client().config()
     console.show(answer, display.config(answer))
+
+
+@main.command(
+    examples=(
+        ("What each tenant has used this year", "claude-codectl usage --by tenant --since 2026-01-01"),
+        ("A sheet of all days", "claude-codectl usage --csv > usage.csv"),
+    ),
+)
+@click.option(
+    "--by",
+    "sides",
+    type=click.Choice(SIDES),
+    multiple=True,
+    help="Tell apart by day, tenant or model; more than once for several. Default: all three.",
+)
+@click.option(
+    "--since", type=click.DateTime(["%Y-%m-%d"]), metavar="DATE", help="Only from that day on, YYYY-MM-DD."
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, for spreadsheets.")
+@click.pass_obj
+def usage(console: Console, sides: tuple[str, ...], since: datetime | None, as_csv: bool) -> None:
+    """Show what turns have used, in tokens and dollars.
+
+    It counts turns that have finished, those of conversations that are forgotten too. Days are UTC's. IN is
+    all that the model read, of which CACHED came from its cache; the cost is as Claude Code tells it.
+    """
+    if as_csv and console.json:
+        raise click.UsageError("Choose --csv or --json.")
+    by = [side for side in SIDES if side in (sides or SIDES)]
+    answer = console.client().usage(by, since.date().isoformat() if since else "")
+    if as_csv:
+        click.echo(display.usage_csv(answer, by), nl=False)
+    else:
+        console.show(answer, display.used(answer))
 
 
 # Conversations and workers -----------------------------------------------------------------------------

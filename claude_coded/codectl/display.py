@@ -1,5 +1,7 @@
 """What the commands show of the daemon's answers, as lines. Pure: the time of now is an argument."""
 
+import csv
+import io
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -49,6 +51,16 @@ _CONVERSATIONS: Final = (
     Column("COST", right=True),
     Column("USED", right=True),
     Column("WORKSPACE"),
+)
+_USAGE: Final = (
+    Column("DAY"),
+    Column("TENANT"),
+    Column("MODEL"),
+    Column("TURNS", right=True),
+    Column("IN", right=True),
+    Column("CACHED", right=True),
+    Column("OUT", right=True),
+    Column("COST", right=True),
 )
 _SETTINGS: Final = (Column("SETTING"), Column("VALUE"), Column("FROM"), Column("CHANGE"))
 
@@ -152,6 +164,33 @@ def _conversation(name: str, it: api.Conversation, now: float, *, workspace: boo
         ago(now - it.last_used_at),
         it.workspace if workspace else "",
     ]
+
+
+def used(them: Sequence[api.Usage]) -> list[str]:
+    """Return the table of what turns have used, with their sum where there are several lines."""
+    if not them:
+        return ["no turns"]
+    rows = [[it.day or "", it.tenant or "", it.model or "", *_sums([it])] for it in them]
+    shown = table(_USAGE, [*rows, ["", "", "", *_sums(them)]])
+    return shown if len(them) > 1 else shown[:-1]
+
+
+def _sums(them: Iterable[api.Usage]) -> list[str]:
+    them = list(them)
+    tokens = [it.tokens for it in them]
+    counts = (sum(getattr(it, name) for it in tokens) for name in ("input", "cached", "output"))
+    return [str(sum(it.turns for it in them)), *map(number, counts), cost(sum(it.cost_usd for it in tokens))]
+
+
+def usage_csv(them: Iterable[api.Usage], by: Sequence[str]) -> str:
+    """Return the same as CSV (RFC 4180), with a header, and figures in full."""
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow([*by, "turns", "input", "cached", "output", "cost_usd"])
+    for it in them:
+        sides, tokens = [getattr(it, side) for side in by], it.tokens
+        writer.writerow([*sides, it.turns, tokens.input, tokens.cached, tokens.output, tokens.cost_usd])
+    return file.getvalue()
 
 
 def shown(it: api.Shown, now: float) -> list[str]:

@@ -31,6 +31,7 @@ class Route:
     RELOAD: Final = "/v1/reload"
     READY: Final = "/v1/ready"
     EVENTS: Final = "/v1/events"
+    USAGE: Final = "/v1/usage"
     REQUESTS: Final = "/v1/requests"
     REQUEST: Final = "/v1/requests/{id}"
     CONFIG: Final = "/v1/config"
@@ -188,6 +189,19 @@ class Shown(Struct, frozen=True):
     conversation: Conversation
     messages: int
     worker: WorkerStory | None = None
+
+
+class Usage(Struct, frozen=True):
+    """What turns have used: `GET /v1/usage?by=day,tenant,model&since=YYYY-MM-DD` lists the sums.
+
+    A side that they are not told apart by is null. Days are UTC's.
+    """
+
+    day: str | None
+    tenant: str | None
+    model: str | None
+    turns: int
+    tokens: Tokens
 
 
 class Permission(Struct, frozen=True):

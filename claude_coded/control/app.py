@@ -7,12 +7,14 @@ socket: requests for another Host are refused, and those with what only browsers
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Final, TypeVar, cast
 
 import falcon
 import falcon.asgi
 import msgspec
 
+from claude_coded.accounts import SIDES
 from claude_coded.browsers import FETCH_SITE, is_json
 from claude_coded.configuration import Change
 from claude_coded.control import api, views
@@ -84,6 +86,7 @@ def create_control_app(controls: Controls) -> ConnectionGuard:
         (Route.CONVERSATION, conversations, "one"),
         (Route.INTERRUPT, conversations, "interrupt"),
         (Route.ATTACH, conversations, "attach"),
+        (Route.USAGE, Usage(controls.service), None),
         (Route.REQUESTS, requests, None),
         (Route.REQUEST, requests, "one"),
         (Route.DRAIN, pool, "drain"),
@@ -214,6 +217,21 @@ class Conversations:
         resp.stream = stream
 
 
+class Usage:
+    """What turns have used."""
+
+    def __init__(self, service: TurnService) -> None:
+        self._service = service
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        """List the sums `?by=` day, tenant, model (commas between; without it, all) from `&since=` on."""
+        given = req.get_param("by")
+        by = set(filter(None, given.split(","))) if given is not None else set(SIDES)
+        if unknown := by - set(SIDES):
+            raise InvalidRequest(f"by is {', '.join(SIDES)}, not {min(unknown)!r}", param="by")
+        _answer(resp, await views.usage(self._service, by, _day(req, "since")))
+
+
 class Requests:
     """What Claude wants to do, and waits to be allowed."""
 
@@ -299,6 +317,15 @@ async def _body(req: falcon.asgi.Request, kind: type[T]) -> T:
 
 def _flag(req: falcon.asgi.Request, name: str) -> bool:
     return bool(req.get_param_as_bool(name, default=False))
+
+
+def _day(req: falcon.asgi.Request, name: str) -> str:
+    """Return a day as it is written; nothing where there is none."""
+    given = req.get_param(name) or ""
+    try:
+        return date.fromisoformat(given).isoformat() if given else ""
+    except ValueError:
+        raise InvalidRequest(f"{name} is a day, YYYY-MM-DD", param=name) from None
 
 
 def _worker_number(text: str) -> int:

@@ -1,14 +1,15 @@
 """What the control interface shows, made of what the service and its pool hold."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 
+from claude_coded.accounts import Account
 from claude_coded.control import api
-from claude_coded.control.trees import EMPTY, measure
 from claude_coded.errors import NotFound
 from claude_coded.history import Conversation
+from claude_coded.proc import Tree, trees
 from claude_coded.scheduler import WorkerView, worker_name
 from claude_coded.service import Listed, TurnService
 from claude_coded.turn import ConversationKey, Usage
@@ -56,9 +57,8 @@ async def workers(service: TurnService) -> list[api.Worker]:
     """Return all workers, with what their processes use."""
     found = [(view, service.pool.worker(view.id)) for view in service.pool.views]
     live = [(view, worker) for view, worker in found if worker is not None]
-    pids = [worker.pid for _, worker in live if worker.pid is not None]
-    trees = await asyncio.to_thread(measure, pids)
-    return [await _worker(service, view, worker, trees) for view, worker in live]
+    measured = await asyncio.to_thread(trees, service.pool.pids)
+    return [await _worker(service, view, worker, measured) for view, worker in live]
 
 
 async def story(service: TurnService, number: int) -> api.WorkerStory:
@@ -67,10 +67,10 @@ async def story(service: TurnService, number: int) -> api.WorkerStory:
     worker = service.pool.worker(number)
     if view is None or worker is None:
         raise NotFound(f"there is no worker {worker_name(number)}")
-    trees = await asyncio.to_thread(measure, [worker.pid] if worker.pid is not None else [])
+    measured = await asyncio.to_thread(trees, [worker.pid] if worker.pid is not None else [])
     wall = partial(_wall, service)
     return api.WorkerStory(
-        await _worker(service, view, worker, trees),
+        await _worker(service, view, worker, measured),
         [api.Step(wall(step.at), step.state.value, step.why) for step in worker.life.story],
         worker.stderr,
     )
@@ -87,6 +87,18 @@ async def conversation(service: TurnService, key: ConversationKey) -> api.Shown:
     view = service.pool.view_of(key)
     told = await story(service, view.id) if view is not None and service.pool.worker(view.id) else None
     return api.Shown(_conversation(service, listed), len(messages), told)
+
+
+async def usage(service: TurnService, by: Collection[str], since: str) -> list[api.Usage]:
+    """Return what turns have used."""
+    return [
+        api.Usage(it.day, it.tenant, it.model, it.turns, _summed(it))
+        for it in await service.store.used(by, since)
+    ]
+
+
+def _summed(it: Account) -> api.Tokens:
+    return api.Tokens(it.input, it.output, it.cached, round(it.cost_usd, 6))
 
 
 def _conversation(service: TurnService, listed: Listed) -> api.Conversation:
@@ -108,7 +120,7 @@ def _conversation(service: TurnService, listed: Listed) -> api.Conversation:
 
 
 async def _worker(
-    service: TurnService, view: WorkerView, worker: Worker, trees: Mapping[int, api.Tree]
+    service: TurnService, view: WorkerView, worker: Worker, measured: Mapping[int, Tree]
 ) -> api.Worker:
     key = view.conversation
     known = await service.store.load(key) if key is not None else None
@@ -126,7 +138,7 @@ async def _worker(
         pending=worker.pending,
         turn=_turn(service, key),
         usage=_usage(known),
-        tree=trees.get(worker.pid, EMPTY) if worker.pid is not None else EMPTY,
+        tree=_tree(measured.get(worker.pid or 0, Tree())),
     )
 
 
@@ -136,6 +148,10 @@ def _turn(service: TurnService, key: ConversationKey | None) -> api.Turn | None:
         return None
     began = progress.began or service.now()
     return api.Turn(began, progress.model, progress.output, progress.doing, progress.turn)
+
+
+def _tree(tree: Tree) -> api.Tree:
+    return api.Tree(tree.memory, round(tree.cpu, 3), tree.processes)
 
 
 def _usage(known: Conversation | None) -> api.Tokens:

@@ -19,7 +19,9 @@ from claude_coded.http.turns import Request
 from claude_coded.settings import Settings
 
 DEFAULT_TENANT: Final = "default"
+METRICS_PATH: Final = "/metrics"
 OPEN_PATHS: Final = frozenset({"/health"})
+"""What callers without a key may ask for; of their health they get no details."""
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+))(?::\d{1,5})?")
@@ -31,24 +33,26 @@ Header = Callable[[str], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may call: keys as digests by tenant, host names, origins."""
+    """Who may call: keys as digests by tenant, host names, origins, and the paths that need no key."""
 
     digests: Mapping[str, bytes]
     hosts: frozenset[str]
     origins: frozenset[str]
+    open_paths: frozenset[str] = OPEN_PATHS
 
     @classmethod
     def of(cls, settings: Settings, keys: Mapping[str, str]) -> "Access":
         """Return what the settings say."""
         hosts = {*LOOPBACK, settings.server.host.lower(), *map(str.lower, settings.access.allowed_hosts)}
         digests = {tenant: reading.digest(key) for tenant, key in keys.items()}
-        return cls(digests, frozenset(hosts), frozenset(settings.access.allowed_origins))
+        open_paths = OPEN_PATHS | {METRICS_PATH} if settings.access.metrics_open else OPEN_PATHS
+        return cls(digests, frozenset(hosts), frozenset(settings.access.allowed_origins), open_paths)
 
     def admit(self, header: Header, path: str) -> str:
         """Return the tenant who calls, "" for anybody on an open path. Raises Forbidden, InvalidApiKey."""
         self.check_page(header)
         tenant = self.tenant(header("Authorization"))
-        if tenant is None and path not in OPEN_PATHS:
+        if tenant is None and path not in self.open_paths:
             raise InvalidApiKey("a valid API key is needed: Authorization: Bearer KEY")
         return tenant or ""
 

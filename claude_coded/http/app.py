@@ -14,7 +14,7 @@ from falcon import media
 from claude_coded import logs
 from claude_coded.errors import CodedError
 from claude_coded.guard import BodyRefused, ClientGone, ConnectionGuard
-from claude_coded.http.access import Access, Gate
+from claude_coded.http.access import METRICS_PATH, Access, Gate
 from claude_coded.http.idempotency import Replays
 from claude_coded.http.limits import KeyLimits
 from claude_coded.http.resources import (
@@ -23,12 +23,14 @@ from claude_coded.http.resources import (
     ConversationItem,
     Conversations,
     Health,
+    MetricsPage,
     Model,
     Models,
 )
 from claude_coded.http.responses import Responses
 from claude_coded.http.turns import Request
 from claude_coded.listener import App, Message, Receive, Scope, Send
+from claude_coded.metrics import Metrics
 from claude_coded.openai.wire import encode
 from claude_coded.service import TurnService
 from claude_coded.settings import Settings
@@ -41,14 +43,14 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 class Api:
     """The ASGI app. `keys` are the clients' by tenant; none: everybody is the tenant `default`."""
 
-    def __init__(self, service: TurnService, keys: Mapping[str, str], about: About) -> None:
+    def __init__(self, service: TurnService, keys: Mapping[str, str], about: About, metrics: Metrics) -> None:
         settings, server = service.settings, service.settings.server
         self._limits = KeyLimits(time.monotonic_ns)
         self._limits.configure(rate=settings.access.key_rate, turns=settings.access.key_concurrency)
         self._gate = Gate(Access.of(settings, keys), self._limits)
         self._logs_requests = settings.logs.requests
         # Falcon's annotations are narrower than ASGI's: it takes any mapping for a message.
-        app = _head_first(cast("App", create_app(service, about, self._gate)))
+        app = _head_first(cast("App", create_app(service, about, self._gate, metrics)))
         self._guard = ConnectionGuard(app, max_body=server.max_body_bytes, body_timeout=server.body_timeout)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,13 +84,13 @@ class Api:
         self._guard.configure(max_body=server.max_body_bytes, body_timeout=server.body_timeout)
 
 
-def create_app(service: TurnService, about: About, gate: Gate) -> falcon.asgi.App[Any, Any]:
+def create_app(service: TurnService, about: About, gate: Gate, metrics: Metrics) -> falcon.asgi.App[Any, Any]:
     """Return the Falcon app, with its routes."""
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(request_type=Request, middleware=[RequestIds(), gate])
     app.resp_options.media_handlers[falcon.MEDIA_JSON] = media.JSONHandler(dumps=encode)
     replays = Replays(time.monotonic)
-    responses = Responses(service, replays, gate.limits)
-    app.add_route("/v1/chat/completions", ChatCompletions(service, replays, gate.limits))
+    responses = Responses(service, replays, gate.limits, metrics.traffic)
+    app.add_route("/v1/chat/completions", ChatCompletions(service, replays, gate.limits, metrics.traffic))
     app.add_route("/v1/responses", responses)
     app.add_route("/v1/responses/{name}", responses, suffix="one")
     app.add_route("/v1/responses/{name}/cancel", responses, suffix="cancel")
@@ -96,6 +98,7 @@ def create_app(service: TurnService, about: About, gate: Gate) -> falcon.asgi.Ap
     app.add_route("/v1/models", Models(service, about))
     app.add_route("/v1/models/{name}", Model(service, about))
     app.add_route("/health", Health(service, about))
+    app.add_route(METRICS_PATH, MetricsPage(service, metrics))
     app.add_route("/conversations", Conversations(service))
     app.add_route("/conversations/{name}", ConversationItem(service))
     app.set_error_serializer(_serialize)

@@ -1,5 +1,6 @@
 """What can be asked over TCP, one class a resource."""
 
+import asyncio
 import contextlib
 import math
 from collections.abc import Callable
@@ -28,9 +29,11 @@ from claude_coded.http.turns import (
     send,
     trace,
 )
+from claude_coded.metrics import Metrics, Standing, Traffic
 from claude_coded.openai.answers import ChunkEncoder, Completion, Envelope
 from claude_coded.openai.chat import ChatRequest, parse_chat
 from claude_coded.openai.wire import check_conversation_id, model_object, usage_object
+from claude_coded.proc import Tree, ended_children, trees
 from claude_coded.service import Listed, TurnService
 from claude_coded.turn import ConversationKey, TurnRequest
 
@@ -48,10 +51,11 @@ class About:
 class ChatCompletions:
     """`POST /v1/chat/completions`."""
 
-    def __init__(self, service: TurnService, replays: Replays, limits: KeyLimits) -> None:
+    def __init__(self, service: TurnService, replays: Replays, limits: KeyLimits, traffic: Traffic) -> None:
         self._service = service
         self._replays = replays
         self._limits = limits
+        self._traffic = traffic
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Run a turn."""
@@ -78,6 +82,7 @@ class ChatCompletions:
             ),
             size=size,
             trace=trace(req),
+            arrived=req.context.arrived,
         )
         claim = await aside.run(
             size, Claim.of, req.context.tenant, req.get_header(KEY_HEADER), *deciding(req), body
@@ -88,7 +93,8 @@ class ChatCompletions:
         envelope = Envelope(f"chatcmpl-{begun.serial}", begun.created, chat.model, functions=chat.functions)
         if chat.stream:
             encoder = ChunkEncoder(envelope, include_usage=chat.include_usage)
-            await send(resp, begun.batches, encoder, self._service.settings.server)
+            server = self._service.settings.server
+            await send(resp, begun.batches, encoder, server, traffic=self._traffic)
         else:
             resp.media = await _completed(begun.batches, Completion(envelope))
 
@@ -162,6 +168,38 @@ class Health:
                 "stored": await self._service.store.count(tenant),
             },
         }
+
+
+class MetricsPage:
+    """`GET /metrics`, for Prometheus."""
+
+    def __init__(self, service: TurnService, metrics: Metrics) -> None:
+        self._service = service
+        self._metrics = metrics
+
+    async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
+        """Show all that is counted."""
+        ended = ended_children()  # before the others are looked at: who ends meanwhile is not counted twice
+        measured = await asyncio.to_thread(trees, self._service.pool.pids)
+        self._metrics.look(await self._standing(sum(measured.values(), Tree(cpu=ended))))
+        resp.data, resp.content_type = await asyncio.to_thread(self._metrics.page, req.accept)
+
+    async def _standing(self, used: Tree) -> Standing:
+        service, pool = self._service, self._service.pool
+        figures = asdict(pool.figures)
+        workers, queued = figures.pop("workers"), figures.pop("queued")
+        return Standing(
+            workers={**figures, "stopping": workers - sum(figures.values())},
+            size=pool.size,
+            queued=queued,
+            running=service.running,
+            hot=service.hot(),
+            stored=await service.store.count(),
+            ready=not (pool.draining or pool.failure),
+            memory=used.memory,
+            processes=used.processes,
+            cpu=used.cpu,
+        )
 
 
 class Conversations:

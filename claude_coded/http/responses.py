@@ -41,6 +41,7 @@ from claude_coded.http.turns import (
     trace,
 )
 from claude_coded.kept import KeptResponse
+from claude_coded.metrics import Traffic
 from claude_coded.openai.responses.items import Item, answers_calls, history, listed, only_says
 from claude_coded.openai.responses.output import Answer, EventEncoder, Head, response_id
 from claude_coded.openai.responses.request import ResponseRequest, parse_response
@@ -87,10 +88,11 @@ class Placed:
 class Responses:
     """`POST /v1/responses`, and `GET` and `DELETE /v1/responses/{id}` with what lies below."""
 
-    def __init__(self, service: TurnService, replays: Replays, limits: KeyLimits) -> None:
+    def __init__(self, service: TurnService, replays: Replays, limits: KeyLimits, traffic: Traffic) -> None:
         self._service = service
         self._replays = replays
         self._limits = limits
+        self._traffic = traffic
         self._live: dict[str, Live] = {}
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
@@ -119,7 +121,8 @@ class Responses:
         ends = self._join(ConversationKey(req.context.tenant, begun.conversation), answer, system)
         try:
             if asked.stream:
-                await send(resp, begun.batches, EventEncoder(answer), self._service.settings.server, ends)
+                encoder, server = EventEncoder(answer), self._service.settings.server
+                await send(resp, begun.batches, encoder, server, traffic=self._traffic, ends=ends)
                 return
             resp.media = await _completed(begun.batches, answer)
             await ends.conclude()
@@ -206,6 +209,7 @@ class Responses:
             ),
             size=size,
             trace=trace(req),
+            arrived=req.context.arrived,
         )
         return request, carried
 

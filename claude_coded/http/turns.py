@@ -1,5 +1,6 @@
 """What requests for a turn share: what they say besides their body, and how their answers are sent."""
 
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -15,6 +16,7 @@ from claude_coded.http.batches import Batches
 from claude_coded.http.choices import HEADERS as CHOICES
 from claude_coded.http.idempotency import Begun, Follower
 from claude_coded.http.limits import KeyLimits
+from claude_coded.metrics import Traffic
 from claude_coded.openai.wire import KEEP_ALIVE, check_conversation_id
 from claude_coded.service import TurnService
 from claude_coded.settings import ServerSettings
@@ -31,6 +33,7 @@ class Context(falcon.Context):
 
     request_id: str = ""
     tenant: str = ""
+    arrived: float = 0.0  # when all of the body had come, in seconds of the monotonic clock
 
 
 class Request(falcon.asgi.Request):
@@ -78,7 +81,9 @@ async def json_body(req: Request) -> bytes:
     """Return the body. Raises UnsupportedMediaType."""
     if not is_json(req.content_type):
         raise UnsupportedMediaType("the Content-Type must be application/json")
-    return bytes(await req.stream.read())
+    body = bytes(await req.stream.read())
+    req.context.arrived = time.monotonic()
+    return body
 
 
 def named(req: Request, resp: falcon.asgi.Response) -> str | None:
@@ -125,11 +130,14 @@ async def send(
     batches: Batches | Follower,
     encoder: Encoder,
     server: ServerSettings,
+    *,
+    traffic: Traffic,
     ends: Ends | None = None,
 ) -> None:
     """Answer with a stream.
 
-    Raises what fails before the first event, within the time that the status line waits for that.
+    Its bytes are added to the traffic. Raises what fails before the first event, within the time that the
+    status line waits for that.
     """
     try:
         first = await batches.next(server.header_hold)
@@ -141,7 +149,7 @@ async def send(
     resp.content_type = "text/event-stream"
     resp.set_header("Cache-Control", "no-cache")
     resp.set_header("X-Accel-Buffering", "no")
-    resp.stream = EventStream(batches, first, encoder, server.keep_alive, ends)
+    resp.stream = EventStream(batches, first, encoder, server.keep_alive, traffic=traffic, ends=ends)
 
 
 class EventStream:
@@ -153,10 +161,13 @@ class EventStream:
         first: list[AnswerEvent] | None,
         encoder: Encoder,
         keep_alive: float,
+        *,
+        traffic: Traffic,
         ends: Ends | None,
     ) -> None:
         self._batches = batches
         self._keep_alive = keep_alive
+        self._traffic = traffic
         self._encoder = encoder
         self._first: list[AnswerEvent] | None = first
         self._ends = ends
@@ -167,6 +178,11 @@ class EventStream:
         return self
 
     async def __anext__(self) -> bytes:
+        data = await self._next()
+        self._traffic.streamed += len(data)
+        return data
+
+    async def _next(self) -> bytes:
         if not self._begun:
             self._begun = True
             start = self._encoder.start()

@@ -5,7 +5,7 @@ context. Nothing that is said in a turn is in a span.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Final, Protocol
 
@@ -29,10 +29,13 @@ class TurnSpan(Protocol):
 class Tracing(Protocol):
     """What makes spans."""
 
-    def turn(self, carrier: Mapping[str, str], operation: str, model: str, **told: object) -> TurnSpan:
+    def turn(
+        self, carrier: Mapping[str, str], operation: str, model: str, arrived: float, **told: object
+    ) -> TurnSpan:
         """Begin a turn's span. `carrier` holds W3C's `traceparent` and `tracestate` as they came, or nothing.
 
-        `operation` is one of the semantic conventions'. What is told are attributes: None is left out.
+        `operation` is one of the semantic conventions'. `arrived` is when the request had come, in seconds of
+        the monotonic clock; 0: now. What is told are attributes: None is left out.
         """
 
     def close(self) -> None:
@@ -53,12 +56,45 @@ class NoTracing:
     def __init__(self) -> None:
         self._span = _NoSpan()
 
-    def turn(self, carrier: Mapping[str, str], operation: str, model: str, **told: object) -> TurnSpan:
+    def turn(
+        self, carrier: Mapping[str, str], operation: str, model: str, arrived: float, **told: object
+    ) -> TurnSpan:
         """Return what notes nothing."""
         return self._span
 
     def close(self) -> None:
         """Do nothing."""
+
+
+class _Spans:
+    def __init__(self, spans: Sequence[TurnSpan]) -> None:
+        self._spans = spans
+
+    def reach(self, what: str, **told: object) -> None:
+        for span in self._spans:
+            span.reach(what, **told)
+
+    def end(self, error: str = "", **told: object) -> None:
+        for span in self._spans:
+            span.end(error, **told)
+
+
+class Several:
+    """Tells several of each turn."""
+
+    def __init__(self, *tracings: Tracing) -> None:
+        self._tracings = tracings
+
+    def turn(
+        self, carrier: Mapping[str, str], operation: str, model: str, arrived: float, **told: object
+    ) -> TurnSpan:
+        """Begin a span with each."""
+        return _Spans([it.turn(carrier, operation, model, arrived, **told) for it in self._tracings])
+
+    def close(self) -> None:
+        """Have each send what is left."""
+        for tracing in self._tracings:
+            tracing.close()
 
 
 def wanted(environment: Mapping[str, str]) -> bool:

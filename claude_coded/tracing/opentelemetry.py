@@ -1,5 +1,6 @@
 """Spans by OpenTelemetry's SDK."""
 
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -23,8 +24,11 @@ class OpenTelemetry:
         self._tracer = provider.get_tracer(NAME)
         self._context = TraceContextTextMapPropagator()
 
-    def turn(self, carrier: Mapping[str, str], operation: str, model: str, **told: object) -> TurnSpan:
+    def turn(
+        self, carrier: Mapping[str, str], operation: str, model: str, arrived: float, **told: object
+    ) -> TurnSpan:
         """Begin a turn's span, below the caller's where that is told."""
+        ago = time.monotonic() - arrived if arrived else 0.0
         span = self._tracer.start_span(
             f"{operation} {model}",
             self._context.extract(carrier),
@@ -35,6 +39,7 @@ class OpenTelemetry:
                 "gen_ai.request.model": model,
                 **_attributes(told),
             },
+            start_time=time.time_ns() - int(ago * 1e9),
         )
         return _TurnSpan(span)
 

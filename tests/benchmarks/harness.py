@@ -446,15 +446,20 @@ def memory_of(pid: int | str) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def daemon(folder: Path, model_url: str, **settings: str) -> Iterator[Daemon]:
-    """Run a daemon in a clean environment with its own home, state and workspace below `folder`."""
+def daemon(
+    folder: Path, model_url: str, *, module: str = "claude_coded", **settings: str
+) -> Iterator[Daemon]:
+    """Run a daemon in a clean environment with its own home, state and workspace below `folder`.
+
+    `module` is the program that is run.
+    """
     port = _free_port()
     variables = _daemon_environment(folder, model_url, port) | settings
     command = Command(Path(variables["CLAUDE_CODED_CLAUDE_BIN"]), Path(variables["WORKSPACE_DIR"]), variables)
     log = folder / "daemon.log"
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            [*die_with_parent(shutil.which), sys.executable, "-m", "claude_coded", "serve"],
+            [*die_with_parent(shutil.which), sys.executable, "-m", module, "serve"],
             env=variables,
             cwd=folder,
             stderr=stderr,

@@ -14,6 +14,7 @@ from claude_coded.history import read
 from claude_coded.http.app import Api
 from claude_coded.http.resources import About
 from claude_coded.kept import KeptResponse, Stand
+from claude_coded.metrics import Metrics
 from claude_coded.models import Models
 from claude_coded.planning import Located
 from claude_coded.service import TurnService
@@ -80,7 +81,7 @@ class Face:
         settings = load({}, {"WORKSPACE_DIR": str(workspace), **environment})
         self.service = Service(Models(), settings)
         about = About("1", "2", 0.0, lambda: 0.0)
-        self.app = Api(cast("TurnService", self.service), keys or {}, about)
+        self.app = Api(cast("TurnService", self.service), keys or {}, about, Metrics("1", "2", lambda: 0.0))
 
     def post(self, headers: Mapping[str, str], **more: Any) -> httpx.Response:
         body = {"model": "claude-code", "messages": [{"role": "user", "content": "hi"}], **more}

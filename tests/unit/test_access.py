@@ -104,3 +104,8 @@ def test_no_web_page_may_call_unless_it_is_named() -> None:
     named = access(CLAUDE_CODED_ALLOWED_ORIGINS="https://a.example")
     assert named.origin_allowed("https://a.example")
     assert not named.origin_allowed("https://b.example")
+
+
+def test_the_page_for_prometheus_needs_a_key_unless_it_is_open() -> None:
+    assert access(KEYS).open_paths == {"/health"}
+    assert access(KEYS, CLAUDE_CODED_METRICS_OPEN="true").open_paths == {"/health", "/metrics"}

@@ -1,5 +1,7 @@
 """The commands of claude-codectl: what they ask, what they print, how they end."""
 
+import csv
+import io
 import json
 import os
 import subprocess
@@ -74,6 +76,7 @@ EACH = [
     ("approve", "p1"),
     ("deny", "p1"),
     ("config",),
+    ("usage",),
     ("log-level",),
     ("web", "--no-browser"),
 ]
@@ -102,6 +105,7 @@ def test_a_refusal_is_1(ctl: Run, control: Control, words: tuple[str, ...]) -> N
     "words",
     [
         *["frob", "show", "evict", "evict c --all", "log-level loud", "status more"],
+        *["usage --by hour", "usage --since yesterday", "usage --csv --json"],
         *["drain --wait 1 --no-wait", "drain --wait -1", "completion csh"],
     ],
 )
@@ -394,3 +398,34 @@ def test_ids_are_completed_by_what_the_daemon_knows(control: Control, tmp_path: 
     assert completed(named, 4, tmp_path / "none") == ["fix-the-parser"]
     assert completed("claude-codectl show ", 2, tmp_path / "none") == []
     assert completed("claude-codectl dr", 1, tmp_path / "none") == ["drain"]
+
+
+# Usage -------------------------------------------------------------------------------------------------
+
+USED = [
+    api.Usage(None, "anna", "opus", 2, api.Tokens(1500, 20, 1000, 0.25)),
+    api.Usage(None, "=bob", "haiku", 1, api.Tokens(10, 1, 0, 0.000012)),
+]
+
+
+def test_usage_is_asked_for_by_what_is_named_in_the_daemons_order(ctl: Run, control: Control) -> None:
+    control.on("GET", "/v1/usage", plain(USED))
+    assert ctl("usage").exit_code == 0
+    ended = ctl("usage", "--by", "model", "--by", "tenant", "--since", "2026-11-01", "--json")
+    assert json.loads(ended.stdout) == plain(USED)
+    assert [asked.query for asked in control.asked] == [
+        {"by": "day,tenant,model"},
+        {"by": "tenant,model", "since": "2026-11-01"},
+    ]
+
+
+def test_usage_as_csv_has_the_sides_that_are_told_apart_and_figures_in_full(
+    ctl: Run, control: Control
+) -> None:
+    control.on("GET", "/v1/usage", plain(USED))
+    ended = ctl("usage", "--csv", "--by", "tenant", "--by", "model")
+    assert list(csv.reader(io.StringIO(ended.stdout))) == [
+        ["tenant", "model", "turns", "input", "cached", "output", "cost_usd"],
+        ["anna", "opus", "2", "1500", "1000", "20", "0.25"],
+        ["=bob", "haiku", "1", "10", "0", "1", "1.2e-05"],
+    ]

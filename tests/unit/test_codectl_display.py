@@ -352,3 +352,17 @@ def test_an_empty_pool_has_a_frame() -> None:
 def test_shares_of_a_tree_that_lost_a_process_are_none() -> None:
     less = replace(BUSY, tree=api.Tree(1, 3.0, 1))
     assert shares(Sample(0, STATUS, [BUSY]), Sample(1, STATUS, [less, SPARE])) == {"w3": 0.0}
+
+
+def test_usage_is_a_table_with_a_sum_of_the_sides_that_are_told_apart() -> None:
+    one = api.Usage("2026-11-01", None, "opus", 2, api.Tokens(1500, 20, 1000, 0.25))
+    other = api.Usage("2026-11-02", None, "haiku", 1, api.Tokens(10, 1, 0, 0.5))
+    assert display.used([]) == ["no turns"]
+    assert display.used([one]) == [
+        "DAY         MODEL  TURNS    IN  CACHED  OUT   COST",
+        "2026-11-01  opus       2  1.5k    1.0k   20  $0.25",
+    ]
+    assert display.used([one, other])[-2:] == [
+        "2026-11-02  haiku      1    10       0    1  $0.50",
+        "                       3  1.5k    1.0k   21  $0.75",
+    ]

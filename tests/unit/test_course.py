@@ -28,7 +28,7 @@ ENDS: Final = {"turn.finished", "turn.failed", "turn.abandoned", "turn.withdrawn
 
 def courses(wall: Callable[[], float]) -> tuple[Course, Events]:
     events = Events(wall)
-    return Course(events, KEY, 12, wall, NoTracing().turn({}, "chat", "m")), events
+    return Course(events, KEY, 12, wall, NoTracing().turn({}, "chat", "m", 0.0)), events
 
 
 def told(events: Events) -> list[tuple[str, dict[str, Any]]]:

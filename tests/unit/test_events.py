@@ -113,3 +113,11 @@ def test_a_reader_over_http_that_was_slow_is_told_with_the_next_event_what_it_ha
         (5, "e", 3),
         (6, "f", 0),
     ]
+
+
+def test_who_listens_hears_each_event_at_once() -> None:
+    events, heard = stream(), list[tuple[str, dict[str, object]]]()
+    events.tell(EventKind.WORKER_STARTED)
+    events.listen(lambda kind, fields: heard.append((kind, dict(fields))))
+    events.tell(EventKind.WORKER_READY, worker="w1", reason=None)
+    assert heard == [(EventKind.WORKER_READY, {"worker": "w1"})]

@@ -279,6 +279,20 @@ def test_two_unfinished_turns_in_a_row_keep_all_that_was_seen() -> None:
     assert go_on(known(PATH[-1], second), tell(C)).seeds == (*lead, B, answer("two"))
 
 
+def test_a_plan_says_in_a_word_how_the_history_met_what_is_known() -> None:
+    head, past = PATH[-1], SAID[:2]
+    forked = follow(known(head), heads(*TURNS, tools=(0, 1, 1)), (PATH[0],), tell(*past, A))
+    plans = {
+        "fresh": begin(tell(A)),
+        "continue": follow(known(head), PATH, (), tell(*SAID, A)),
+        "branch": follow(known(head), PATH, (), tell(*past, A)),
+        "rebuild": begin(tell(*past, A)),
+        "answer": replace(begin(tell(A)), way=Way.ANSWER),
+    }
+    assert {kind: plan.kind for kind, plan in plans.items()} == {kind: kind for kind in plans}
+    assert (forked.way, forked.kind) == (Way.FORK, "branch")
+
+
 def test_a_first_turn_that_never_finished_begins_anew() -> None:
     made = go_on(known(None, replace(LEFT, asked=(A,), seen="")), tell(A))
     assert (made.way, made.written, made.back) == (Way.FRESH, (A,), ())

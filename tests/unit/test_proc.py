@@ -9,15 +9,14 @@ import psutil
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_coded.control.trees import measure
-from claude_coded.proc import _read, processes
+from claude_coded.proc import Tree, _read, ended_children, processes, trees
 
 
 def test_this_process_is_as_others_see_it() -> None:
     (own,) = [process for process in processes() if process.pid == os.getpid()]
     seen = psutil.Process()
     assert own.parent == os.getppid()
-    assert abs(own.cpu - sum(seen.cpu_times()[:2])) < 0.5
+    assert abs(own.cpu - sum(seen.cpu_times()[:4])) < 0.5
     assert 0.5 < own.memory / seen.memory_info().rss < 2
 
 
@@ -44,9 +43,16 @@ def test_a_tree_is_counted_with_all_its_generations() -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as parent:
         while not (children := psutil.Process(parent.pid).children()):
             pass
-        tree = measure([parent.pid, os.getpid()])
+        tree = trees([parent.pid, os.getpid()])
         assert tree[parent.pid].processes == 1 + len(children)
         assert tree[os.getpid()].processes >= 3
         assert tree[parent.pid].memory > 1_000_000
         parent.communicate(b"\n")
-    assert measure([parent.pid])[parent.pid].processes == 0
+    assert trees([parent.pid])[parent.pid] == Tree()
+
+
+def test_what_a_child_has_used_is_its_parents_when_it_has_ended() -> None:
+    before, own = ended_children(), trees([os.getpid()])[os.getpid()].cpu
+    subprocess.run([sys.executable, "-c", "sum(range(3_000_000))"], check=True)
+    assert ended_children() - before >= 0.02
+    assert trees([os.getpid()])[os.getpid()].cpu - own >= 0.02

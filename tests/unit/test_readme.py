@@ -18,6 +18,7 @@ from claude_coded.http.access import Access, Gate
 from claude_coded.http.app import create_app
 from claude_coded.http.choices import HEADERS
 from claude_coded.http.limits import KeyLimits
+from claude_coded.metrics import Metrics
 from claude_coded.openai.fields import FIELDS, Rule, Treatment
 from claude_coded.openai.responses.request import RESPONSE_FIELDS
 from claude_coded.reading import Choice
@@ -78,7 +79,7 @@ def test_every_command_is_told_with_its_options() -> None:
 
 
 def tcp() -> falcon.asgi.App[Any, Any]:
-    return create_app(Mock(), Mock(), Gate(Access.of(Settings(), {}), KeyLimits(lambda: 0)))
+    return create_app(Mock(), Mock(), Gate(Access.of(Settings(), {}), KeyLimits(lambda: 0)), Mock())
 
 
 def unix() -> falcon.asgi.App[Any, Any]:
@@ -121,3 +122,14 @@ def test_every_error_is_told() -> None:
 
 def test_every_header_of_a_choice_is_told() -> None:
     assert all(f"| `{header}` |" in section("HTTP") for header in HEADERS)
+
+
+def test_every_metric_is_told() -> None:
+    rows = re.findall(r"^\| (`[a-z_`, ]+) \|", section("Metrics"), re.MULTILINE)
+    suffixes = {"counter": "_total", "info": "_info"}
+    shown = [
+        metric.name + suffixes.get(metric.type, "") for metric in Metrics("1", "2", lambda: 0.0).collect()
+    ]
+    assert {f"claude_coded_{name}" for row in rows for name in re.findall(r"`(\w+)`", row)} == {
+        name for name in shown if name.startswith("claude_coded_")
+    }

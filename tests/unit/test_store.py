@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from claude_coded.accounts import Account
 from claude_coded.errors import ConfigurationError
 from claude_coded.history import Conversation, Head, Span, Unfinished
 from claude_coded.kept import KeptResponse, Stand
@@ -495,3 +496,73 @@ def test_a_response_says_where_it_stands(tmp_path: Path) -> None:
     with_store(tmp_path / "a", forget_at_once)
     for step in (keep, see, forget):
         with_store(tmp_path / "b", step)
+
+
+# Usage -------------------------------------------------------------------------------------------------
+
+DAY = 86400.0
+USED = Usage(input=100, output=7, cache_read=60, cost_usd=0.5)
+
+
+async def use_up(store: Store, key: ConversationKey, model: str, at: float, usage: Usage = USED) -> None:
+    """Have a turn of a conversation and a model finish, with something seeded before it."""
+    profile = Profile(model, agent=True)
+    await store.begin(replace(CONVERSATION, key=key, profile=profile))
+    await store.finish(key, [record(), record(usage=usage, digest=b"e")], at)
+
+
+def test_usage_is_summed_up_by_day_tenant_and_model_and_stays_when_it_is_forgotten(tmp_path: Path) -> None:
+    other = ConversationKey("other", "c")
+
+    async def test(store: Store) -> None:
+        await use_up(store, KEY, "haiku", DAY - 1)
+        await use_up(store, KEY, "haiku", DAY)
+        await use_up(store, KEY, "opus", DAY + 5)
+        await use_up(store, other, "haiku", DAY + 6)
+        await use_up(store, other, "haiku", DAY + 7)
+        for key in (KEY, other):
+            await store.purge(key)
+        assert await store.used({"day", "tenant", "model"}, "") == [
+            Account("1970-01-01", "default", "haiku", 1, 100, 7, 60, 0.5),
+            Account("1970-01-02", "default", "haiku", 1, 100, 7, 60, 0.5),
+            Account("1970-01-02", "default", "opus", 1, 100, 7, 60, 0.5),
+            Account("1970-01-02", "other", "haiku", 2, 200, 14, 120, 1.0),
+        ]
+        assert await store.used({"model"}, "1970-01-02") == [
+            Account(None, None, "haiku", 3, 300, 21, 180, 1.5),
+            Account(None, None, "opus", 1, 100, 7, 60, 0.5),
+        ]
+        assert await store.used((), "") == [Account(None, None, None, 5, 500, 35, 300, 2.5)]
+        assert await store.used((), "1970-01-03") == []
+
+    with_store(tmp_path, test)
+
+
+def test_a_turn_that_does_not_finish_and_one_from_elsewhere_are_on_no_account(tmp_path: Path) -> None:
+    async def test(store: Store) -> None:
+        await store.begin(CONVERSATION)
+        await store.give_up(KEY, "half")
+        await store.add(KEY, record(), 2.0)
+        assert await store.used((), "") == []
+
+    with_store(tmp_path, test)
+
+
+def test_what_was_used_before_there_were_accounts_is_on_them(tmp_path: Path) -> None:
+    async def before(store: Store) -> None:
+        await use_up(store, KEY, "haiku", DAY - 1)
+        await use_up(store, KEY, "opus", DAY)
+        await use_up(store, KEY, "opus", DAY + 1)
+
+    async def after(store: Store) -> None:
+        assert await store.used({"day", "model"}, "") == [
+            Account("1970-01-01", None, "opus", 1, 100, 7, 60, 0.5),  # the conversation's model is the last
+            Account("1970-01-02", None, "opus", 2, 200, 14, 120, 1.0),
+        ]
+
+    with_store(tmp_path, before)
+    (number,) = (n for n, script in enumerate(MIGRATIONS) if "CREATE TABLE accounts" in script)
+    with sqlite3.connect(tmp_path / "claude-coded.db") as database:
+        database.executescript(f"DROP TABLE accounts; PRAGMA user_version = {number};")
+    database.close()
+    with_store(tmp_path, after)

@@ -25,7 +25,9 @@ def spans(exporter: InMemorySpanExporter) -> OpenTelemetry:
 
 
 def test_a_turn_is_a_span_of_its_callers_trace(spans: OpenTelemetry, exporter: InMemorySpanExporter) -> None:
-    turn = spans.turn({"traceparent": PARENT}, "invoke_agent", "claude-code", conversation="c", tenant="t")
+    turn = spans.turn(
+        {"traceparent": PARENT}, "invoke_agent", "claude-code", 0.0, conversation="c", tenant="t"
+    )
     turn.reach("asked", worker="w1", hot=True)
     assert exporter.get_finished_spans() == ()
     turn.end(reason="stop", input=3, output=None)
@@ -58,7 +60,7 @@ def test_a_turn_is_a_span_of_its_callers_trace(spans: OpenTelemetry, exporter: I
 
 
 def test_a_turn_that_fails_says_by_what(spans: OpenTelemetry, exporter: InMemorySpanExporter) -> None:
-    spans.turn({}, "chat", "claude-code-chat").end("queue_full")
+    spans.turn({}, "chat", "claude-code-chat", 0.0).end("queue_full")
     (span,) = exporter.get_finished_spans()
     assert span.parent is None
     assert span.status.status_code is StatusCode.ERROR
@@ -71,7 +73,7 @@ def test_a_turn_that_fails_says_by_what(spans: OpenTelemetry, exporter: InMemory
 def test_what_is_no_trace_context_begins_a_trace(
     spans: OpenTelemetry, exporter: InMemorySpanExporter, parent: str
 ) -> None:
-    spans.turn({"traceparent": parent}, "chat", "m").end()
+    spans.turn({"traceparent": parent}, "chat", "m", 0.0).end()
     (span,) = exporter.get_finished_spans()
     assert span.parent is None
 
@@ -101,5 +103,5 @@ def test_without_its_packages_there_are_no_spans_and_that_is_said(
         made = tracing.begin({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}, "1.0")
     assert isinstance(made, NoTracing)
     assert "the extra otel is not installed" in caplog.text
-    made.turn({}, "chat", "m").end()
+    made.turn({}, "chat", "m", 0.0).end()
     made.close()
