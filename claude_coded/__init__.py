@@ -32,7 +32,7 @@ Layers; a row sees only the rows below it (checked by import-linter):
     aside | listener | logs | systemd |     long work beside the loop | our own sockets in Granian | logging |
     events | tracing                        messages to systemd | what happens, as a stream | turns as spans
     configuration, settings, profiles       what is in force | what there is | models of the operator's
-    workspaces                              whose directory is where
+    workspaces, keys                        whose directory is where | clients' keys, wherever they are given
     reading | guide | defaults              how a setting's text is read | how commands explain themselves |
                                             what settings are where nobody says it
     errors | unix | prctl | browsers        what can go wrong | Unix sockets, for both of their ends |

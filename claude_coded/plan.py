@@ -18,7 +18,8 @@ from claude_coded.claude.launch import (
     parse_version,
 )
 from claude_coded.errors import ConfigurationError
-from claude_coded.settings import Settings, read_keys
+from claude_coded.keys import read_keys
+from claude_coded.settings import Settings
 from claude_coded.store import Store
 from claude_coded.systemd import Inherited
 

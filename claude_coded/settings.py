@@ -487,28 +487,6 @@ def origins(
     return {variable: given[1] for variable, given in found if given is not None}
 
 
-def read_keys(settings: AccessSettings, environment: Mapping[str, str]) -> Mapping[str, str]:
-    """Return all clients' keys by tenant: the setting's, the file's and systemd's credential's."""
-    keys = dict(settings.api_keys)
-    files = [settings.api_keys_file] if settings.api_keys_file else []
-    if directory := environment.get("CREDENTIALS_DIRECTORY"):
-        files += [file for file in [Path(directory) / "api-keys"] if file.exists()]
-    for file in files:
-        try:
-            keys.update(read.pairs(file.read_text()))
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(f"API keys in {file}: {error}") from None
-    _check_distinct(keys)
-    return keys
-
-
-def _check_distinct(keys: Mapping[str, str]) -> None:
-    names: dict[str, str] = {}
-    for name, key in keys.items():
-        if (other := names.setdefault(key, name)) != name:
-            raise ConfigurationError(f"API keys: {other} and {name} have the same; a key is one tenant's")
-
-
 @dataclass(frozen=True, slots=True)
 class _Values:
     flags: Mapping[str, str]

@@ -13,9 +13,9 @@ from typing import Final
 from claude_coded.check import probes
 from claude_coded.check.findings import Finding, Machine, Mark
 from claude_coded.errors import ConfigurationError
+from claude_coded.keys import read_keys
 from claude_coded.listener import bind_tcp
 from claude_coded.plan import control_socket, is_loopback
-from claude_coded.settings import read_keys
 
 LONGEST_PATH: Final = 107
 """Bytes of a Unix socket's path (unix(7))."""

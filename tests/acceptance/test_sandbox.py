@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from claude_coded.claude.launch import SANDBOX_PROGRAMS
 from tests.acceptance.conftest import Start
 from tests.support.daemon import Daemon, Model
+from tests.support.desk import Operator
 
 WORKS = ("bwrap", "--ro-bind", "/", "/", "--unshare-all", "--proc", "/proc", "--dev", "/dev", "true")
 
@@ -56,6 +58,18 @@ def test_a_command_is_kept_to_its_workspace_and_off_the_network(
     assert told == ["kept", "cut", "alone"]
     assert (boxed.workspace / name).read_text() == "in\n"
     assert not (boxed.directory / name).exists()
+
+
+@needs_bubblewrap
+def test_in_mode_ask_a_command_is_asked_about_and_then_confined(boxed: Daemon, name: str) -> None:
+    operator, outside = Operator(boxed.socket), boxed.directory / name
+    with ThreadPoolExecutor(1) as threads:
+        headers = {"X-Claude-Permission-Mode": "ask"}
+        turn = threads.submit(boxed.ask, tool("Bash", command=f"touch {outside}"), name, headers=headers)
+        operator.allow(name)
+        assert "Read-only file system" in turn.result().text
+    operator.close()
+    assert not outside.exists()
 
 
 @needs_bubblewrap

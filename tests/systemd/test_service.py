@@ -3,12 +3,14 @@
 import contextlib
 import json
 import re
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
 
+from tests.support import caller
 from tests.support.booted import Booted
 from tests.support.daemon import Model, eventually
 from tests.support.installed import HOME, UNIT, Service
@@ -320,6 +322,25 @@ def test_the_control_socket_is_for_the_group(make: Make, system: Booted) -> None
     system.run(*as_user("admin"), "/opt/claude-coded/bin/claude-codectl", "log-level", "debug")
     (entry,) = system.journal("EVENT=control request", f"_PID={service.told('MainPID')}")
     assert system.run("id", "-u", "admin").stdout.strip() in entry["UIDS"]
+
+
+@pytest.mark.parametrize("how", ["plain", "orphan"])
+def test_what_claude_runs_gets_neither_at_the_socket_nor_at_the_daemon(
+    make: Make, system: Booted, name: str, how: str
+) -> None:
+    """It is of the daemon's user, and under that user the daemon cannot see who else calls."""
+    service = make(CLAUDE_CODED_SPARE_WORKERS=0).start()
+    workspace = system.path(f"{HOME}/workspace")
+    shutil.copy(caller.__file__, workspace / "caller.py")
+    told = f"{HOME}/workspace/{name}"
+    call = f"python3 caller.py {how} {CONTROL[1]} POST /v1/drain '' {told}"
+    pid = service.told("MainPID")
+    answer = service.ask(bash(f"{call}; id -un; ls /proc/{pid}/fd; cat /proc/{pid}/environ"), name)
+    assert "claude-coded" in answer.text
+    assert answer.text.count("ermission denied") + answer.text.count("No such file") >= 2
+    assert eventually(lambda: (workspace / name).exists() and (workspace / name).read_text()) == "403"
+    status = system.run("/opt/claude-coded/bin/claude-codectl", "--json", "status")
+    assert json.loads(status.stdout)["state"] == "ok"
 
 
 CONTROL = ("/run/claude-coded", "/run/claude-coded/control.sock")

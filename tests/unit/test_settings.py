@@ -1,11 +1,13 @@
 """Flags, environment, file, defaults."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from claude_coded.errors import ConfigurationError
-from claude_coded.settings import load, read_keys, specs
+from claude_coded.keys import read_keys
+from claude_coded.settings import load, specs
 
 NOWHERE: dict[str, str] = {"HOME": "/nowhere"}
 
@@ -61,6 +63,13 @@ def test_a_secret_is_never_quoted() -> None:
     with pytest.raises(ConfigurationError) as caught:
         load({}, {"CLAUDE_CODED_API_KEYS": "sk-secret-without-a-name"})
     assert "secret" not in str(caught.value)
+
+
+def test_a_key_and_its_digest_are_the_same_key() -> None:
+    digest = f"sha256:{sha256(b'k').hexdigest()}"
+    settings = load({}, {"CLAUDE_CODED_API_KEYS": f"joe:k,ann:{digest}"})
+    with pytest.raises(ConfigurationError, match="joe and ann"):
+        read_keys(settings.access, {})
 
 
 @pytest.mark.parametrize("digest", ["", "ab", "g" * 64, "A" * 64, "a" * 65])
