@@ -129,8 +129,18 @@ class Daemon:
         pool = Pool(
             limits(settings), cli, launch_of(AGENT, settings), models=models.learn, desk=desk, events=events
         )
-        traces = projects_directory(cli.environment), scratch_directory(cli.environment, os.getuid())
-        service = TurnService(store, pool, models, settings, events, traces=traces, wall=time.time)
+        projects = projects_directory(cli.environment)
+        service = TurnService(
+            store,
+            pool,
+            models,
+            settings,
+            events,
+            traces=(projects, scratch_directory(cli.environment, os.getuid())),
+            projects=projects,
+            wall=time.time,
+            clock=partial(time.clock_gettime, time.CLOCK_BOOTTIME),
+        )
         http = Api(service, self._plan.keys, about)
         return Graph(base, cli, events, store, desk, models, pool, service, http)
 
