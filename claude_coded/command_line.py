@@ -19,6 +19,7 @@ from claude_coded.daemon import Daemon
 from claude_coded.errors import ConfigurationError
 from claude_coded.plan import Plan, handed_over
 from claude_coded.prctl import keep_to_itself
+from claude_coded.process import watch_by_descriptors
 from claude_coded.settings import SYSTEM_CONFIG, Spec, sections, specs
 from claude_coded.supervisor import supervise, this_program
 from claude_coded.systemd import inherited_sockets
@@ -151,6 +152,7 @@ def _serve(source: Source, *, offline: bool) -> int:
     logs.keep_crashes(os.environ)
     handed = handed_over(inherited_sockets(os.environ, os.getpid()))
     plan = Plan.make(source.load(), os.environ, offline=offline, handed=handed)
+    watch_by_descriptors()
     asyncio.run(_main(plan, source))
     return 0
 

@@ -136,12 +136,21 @@ class Daemon:
         pool = Pool(
             limits(settings), cli, launch_of(AGENT, settings), models=models.learn, desk=desk, events=events
         )
-        traces = projects_directory(cli.environment), scratch_directory(cli.environment, os.getuid())
+        projects = projects_directory(cli.environment)
         metrics = Metrics(about.version, about.claude_version, time.monotonic)
         events.listen(metrics.hear)
         tracing = self._tracing(metrics)
         service = TurnService(
-            store, pool, models, settings, events, traces=traces, wall=time.time, tracing=tracing
+            store,
+            pool,
+            models,
+            settings,
+            events,
+            traces=(projects, scratch_directory(cli.environment, os.getuid())),
+            projects=projects,
+            wall=time.time,
+            clock=partial(time.clock_gettime, time.CLOCK_BOOTTIME),
+            tracing=tracing,
         )
         http = Api(service, self._plan.keys, about, metrics)
         return Graph(base, cli, events, tracing, store, desk, models, pool, service, http)

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import errno
+import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +26,9 @@ LAST_WORDS: Final = 0.5
 
 MUTE: Final = 1.0
 """Seconds that a process may live on with its output closed."""
+
+SCARCE: Final = 1.0
+"""Seconds between two tries to end what a killed process has left, where the machine has no room for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +65,10 @@ class Process:
             transport, _ = await asyncio.get_running_loop().subprocess_exec(
                 lambda: _Pipes(self), *command, cwd=directory, env=environment, start_new_session=True
             )
-        except (OSError, ValueError) as error:  # ValueError: what no process can be given, as a zero byte
+        except (OSError, ValueError, RuntimeError) as error:
             self._gone.set()
             self.clear()
-            raise error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error)) from error
+            raise _as_os_error(error) from error
         finally:
             self._started.set()
         self._transport = transport
@@ -164,6 +169,11 @@ class Process:
 
     # Called by the pipes -------------------------------------------------------------------------------
 
+    def on_made(self, transport: asyncio.SubprocessTransport) -> None:
+        """Take note that it has been started; close it where nobody could be set to wait for its end."""
+        if self._gone.is_set():
+            transport.close()
+
     def on_data(self, fd: int, data: bytes) -> None:
         """Take in what it wrote."""
         if fd == 1:
@@ -190,9 +200,17 @@ class Process:
                 await self._group.clear()
             elif self._was_killed:
                 # By itself it ends what it has started, if it is let.
-                await asyncio.to_thread(kill_marked, self._mark)
+                await self._kill_marked()
         finally:
             self._clean.set()
+
+    async def _kill_marked(self) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(kill_marked, self._mark)
+                return
+            except (OSError, RuntimeError):  # no file, or no thread, is to be had now
+                await asyncio.sleep(SCARCE)
 
     @property
     def _was_killed(self) -> bool:
@@ -204,9 +222,32 @@ class Process:
             self.kill(signal.SIGKILL)
 
 
+def watch_by_descriptors() -> None:
+    """Have the ends of child processes told by a descriptor each, not by a thread each, as from 3.12 on.
+
+    To be called before a loop runs. A machine that is out of threads could start nothing any more.
+    """
+    if sys.version_info < (3, 12) and hasattr(os, "pidfd_open"):
+        asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
+
+
+def _as_os_error(error: Exception) -> OSError:
+    match error:
+        case OSError():
+            return error
+        case RuntimeError():  # a thread that cannot be had
+            return OSError(errno.EAGAIN, str(error))
+        case _:  # a ValueError: what no process can be given, as a zero byte
+            return OSError(errno.EINVAL, str(error))
+
+
 class _Pipes(asyncio.SubprocessProtocol):
     def __init__(self, process: Process) -> None:
         self._process = process
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.SubprocessTransport)
+        self._process.on_made(transport)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         self._process.on_data(fd, data)

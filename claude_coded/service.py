@@ -10,6 +10,7 @@ import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from glob import glob
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -54,9 +55,10 @@ class Listed:
 
 
 class TurnService:
-    """Runs turns. `wall` returns Unix seconds.
+    """Runs turns.
 
-    `traces` are where the CLI keeps files of sessions, the transcripts in the first of these directories.
+    `traces` are where the CLI keeps files of sessions, and `projects` is where its transcripts are. `wall`
+    returns Unix seconds, `clock` seconds that nobody sets.
 
     `events` are told what happens, and `tracing` of each turn.
     """
@@ -70,8 +72,10 @@ class TurnService:
         events: Events,
         *,
         traces: Sequence[Path],
+        projects: Path,
         wall: Callable[[], float],
         tracing: Tracing,
+        clock: Callable[[], float],
     ) -> None:
         self.models = models
         self.store = store
@@ -79,11 +83,13 @@ class TurnService:
         self._pool = pool
         self._traces = traces
         self._wall = wall
+        self._clock = clock
+        self._epoch = wall() - clock()
         self.aside = Aside()
         self._runs = Runs(
-            store, pool, settings, wall, events, tracing=tracing, aside=self.aside, projects=traces[0]
+            store, pool, settings, wall, events, tracing=tracing, aside=self.aside, projects=projects
         )
-        self._promised: dict[ConversationKey, float] = {}  # until when, in Unix seconds
+        self._promised: dict[ConversationKey, float] = {}  # until when, by the clock
         self._fetcher = Fetcher(enabled=settings.turns.fetch_images)
         pool.on_release(self._released)
 
@@ -139,12 +145,12 @@ class TurnService:
 
     def _is_running(self, key: ConversationKey) -> bool:
         """Return whether a turn runs or is about to; one that was given up is over in a moment."""
-        promised = self._promised.get(key, 0.0) > self._wall()
+        promised = self._promised.get(key, -inf) > self._clock()
         return promised or (self._pool.holds(key) and not self._runs.is_concluding(key))
 
     def _promise(self, key: ConversationKey) -> ConversationKey:
         """Let nobody else find a conversation, for the moment until its turn has a ticket of the pool's."""
-        now = self._wall()
+        now = self._clock()
         self._promised = {key: until for key, until in self._promised.items() if until > now}
         self._promised[key] = now + PROMISE
         return key
@@ -291,9 +297,13 @@ class TurnService:
             await asyncio.sleep(HOUSEKEEPING)
 
     async def forget_outdated(self) -> None:
-        """Forget what the settings no longer keep, and ephemeral conversations of a former daemon."""
+        """Forget what the settings no longer keep, and ephemeral conversations of a former daemon.
+
+        A date that is set far ahead makes nothing old: what has passed since the start counts, if it is less.
+        """
         days, count = self.settings.retention_days, self.settings.retention_count
-        before = self._wall() - days * 86400 if days else 0.0
+        now = min(self._wall(), self._epoch + self._clock())
+        before = now - days * 86400 if days else 0.0
         for key in await self.store.outdated(before, count):
             if not self._in_use(key):
                 await self._forget(key)

@@ -1,9 +1,12 @@
 """How a request finds its conversation."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
+
+import pytest
 
 from claude_coded import history
 from claude_coded.events import Events
@@ -59,6 +62,48 @@ async def know(store: Store) -> None:
     await store.finish(KEY, [Record(SAID, Usage(), span, "z", digest, tools=0)], 2.0)
 
 
+def a_service(
+    store: Store, pool: OneIdle, *, wall: Callable[[], float], clock: Callable[[], float]
+) -> TurnService:
+    events = Events(lambda: 0.0)
+    return TurnService(
+        store,
+        cast("Pool", pool),
+        Models(()),
+        Settings(),
+        events,
+        traces=(),
+        projects=Path("/nowhere"),
+        wall=wall,
+        clock=clock,
+        tracing=NoTracing(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("days", "passed", "kept"),
+    [(40.0, 0.0, True), (40.0, 29.0, True), (40.0, 40.0, False), (-40.0, 40.0, True)],
+    ids=["set-ahead", "set-ahead-in-time", "passed", "set-back"],
+)
+def test_what_is_old_is_forgotten_and_not_what_a_wrong_date_makes_old(
+    tmp_path: Path, days: float, passed: float, kept: bool
+) -> None:
+    wall, clock = [10.0], [5.0]
+
+    async def test() -> None:
+        store = Store(tmp_path)
+        await store.open()
+        await know(store)
+        service = a_service(store, OneIdle(views=[]), wall=lambda: wall[0], clock=lambda: clock[0])
+        wall[0] += days * 86400
+        clock[0] += passed * 86400
+        await service.forget_outdated()
+        assert (await store.load(KEY) is not None) is kept
+        await store.close()
+
+    asyncio.run(test())
+
+
 def test_a_conversation_is_found_by_one_of_those_who_ask_at_once(tmp_path: Path) -> None:
     clock = [1000.0]
 
@@ -66,16 +111,7 @@ def test_a_conversation_is_found_by_one_of_those_who_ask_at_once(tmp_path: Path)
         store = Store(tmp_path)
         await store.open()
         await know(store)
-        service = TurnService(
-            store,
-            cast("Pool", OneIdle()),
-            Models(()),
-            Settings(),
-            Events(lambda: 0.0),
-            traces=(),
-            wall=lambda: clock[0],
-            tracing=NoTracing(),
-        )
+        service = a_service(store, OneIdle(), wall=lambda: 0.0, clock=lambda: clock[0])
         found: list[Any] = [(await service.locate(asking("two", n))).request.key for n in range(3)]
         assert found == [KEY, ConversationKey("default", "new-1"), ConversationKey("default", "new-2")]
         clock[0] += PROMISE  # the one who found it has left before its turn began

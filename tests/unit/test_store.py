@@ -1,9 +1,10 @@
 """Conversations on disk."""
 
 import asyncio
+import resource
 import sqlite3
-from collections.abc import Callable, Coroutine
-from contextlib import closing
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from claude_coded.accounts import Account
-from claude_coded.errors import ConfigurationError
+from claude_coded.errors import ConfigurationError, NotRecorded
 from claude_coded.history import Conversation, Head, Span, Unfinished
 from claude_coded.kept import KeptResponse, Stand
 from claude_coded.marks import Mark, Marks
@@ -566,3 +567,39 @@ def test_what_was_used_before_there_were_accounts_is_on_them(tmp_path: Path) -> 
         database.executescript(f"DROP TABLE accounts; PRAGMA user_version = {number};")
     database.close()
     with_store(tmp_path, after)
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let no file of this process become longer, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("length", [1000, 10_000_000], ids=["at-the-end", "in-the-middle"])
+def test_what_a_full_disk_refuses_leaves_all_as_it_was_and_can_be_had_later(
+    tmp_path: Path, length: int
+) -> None:
+    """What is long is written before the transaction's end."""
+
+    async def use(store: Store) -> None:
+        await store.begin(CONVERSATION)
+        said = (Message.of(Role.USER, "x" * length),)
+        for _ in range(2):
+            with files_of_at_most((tmp_path / "claude-coded.db-wal").stat().st_size):
+                with pytest.raises(NotRecorded, match="database failed"):
+                    await store.finish(KEY, [record(said)], 2.0)
+                with pytest.raises(NotRecorded):
+                    await store.remember("fact", "x" * length)
+            known = await store.load(KEY)
+            assert known is not None
+            assert known.unfinished is not None
+            assert await store.fact("fact") is None
+        assert await store.finish(KEY, [record(said)], 2.0) is not None
+        assert await store.messages(KEY) == said
+
+    with_store(tmp_path, use)

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claude_coded.claude.transcript import read_added
+from claude_coded.claude.transcript import follows, read_added
 from claude_coded.turn import Message, Role
 
 Line = dict[str, Any]
@@ -150,3 +150,39 @@ def test_whatever_is_written_is_read_without_a_fault(entries: list[Line], junk: 
     if added is not None:
         roles = [message.role for message in added.said]
         assert all(one is not other for one, other in pairwise(roles))
+
+
+# Whether it is whole -----------------------------------------------------------------------------------
+
+
+def chain(count: int) -> list[bytes]:
+    """Return lines that each follow the one before, the first none; their uuids are their numbers."""
+    return [
+        json.dumps({"type": "user", "uuid": str(n), "parentUuid": str(n - 1) if n else None}).encode() + b"\n"
+        for n in range(count)
+    ]
+
+
+def test_a_message_is_there_with_all_that_it_follows() -> None:
+    beside = b'{"type":"queue-operation","operation":"enqueue"}\nno JSON\n[1]\n{"uuid":7}\n'
+    assert follows(beside.join(chain(5)) + beside, "4")
+    assert not follows(beside.join(chain(5)), "5")
+    assert not follows(b"", "0")
+
+
+def test_what_comes_after_the_message_does_not_count() -> None:
+    assert follows(b"".join(chain(3)) + b'{"uuid":"9","parentUuid":"8"}\n{"uuid":"10","par', "2")
+
+
+def test_a_circle_is_not_whole() -> None:
+    assert not follows(b'{"uuid":"1","parentUuid":"2"}\n{"uuid":"2","parentUuid":"1"}\n', "1")
+
+
+@given(count=st.integers(1, 8), data=st.data())
+def test_one_byte_that_is_missing_is_noticed(count: int, data: st.DataObject) -> None:
+    text = b"".join(chain(count))
+    place = data.draw(st.integers(0, len(text) - 1))
+    kept = len(b"".join(chain(count))[:place].splitlines())
+    cut = text[:place]  # the disk was full from here on
+    assert follows(cut, str(count - 1)) == (place >= len(text) - 1)
+    assert all(follows(cut, str(n)) for n in range(kept - 1))

@@ -31,6 +31,7 @@ from claude_coded.errors import (
     UpstreamError,
     UpstreamOverloaded,
     UpstreamRateLimited,
+    WorkerDied,
 )
 from claude_coded.turn import (
     FinishReason,
@@ -69,6 +70,20 @@ def translate(*messages: Line, retries: int = 3) -> list[TurnEvent]:
     translator = Translator("u", retries=retries)
     begin = System(subtype="init", user_message_uuids=["u"])
     return [event for message in (begin, *messages) for event in translator.feed(message)]
+
+
+def test_a_turn_that_ends_without_its_result_has_failed() -> None:
+    idle = System(subtype="session_state_changed", state="idle")
+    *events, end = translate(start("m"), delta("half an answer"), idle)
+    assert events == [TextDelta("half an answer")]
+    assert isinstance(end, TurnFailed)
+    assert isinstance(end.error, WorkerDied)
+
+
+def test_the_end_of_the_turn_before_is_none_of_this_one() -> None:
+    translator = Translator("u", retries=0)
+    assert translator.feed(System(subtype="session_state_changed", state="idle")) == []
+    assert not translator.ended
 
 
 def start(message_id: str) -> StreamEvent:

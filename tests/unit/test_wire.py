@@ -39,6 +39,7 @@ def test_a_line_without_end_is_given_up_at_the_limit() -> None:
     splitter.feed(b"\n1234567890")
     with pytest.raises(LineTooLong):
         splitter.feed(b"1")
+    assert splitter.feed(b"2\n") == [b"2"]  # nothing of it is held any more
 
 
 @given(st.binary())
@@ -64,6 +65,14 @@ def test_a_kind_or_a_shape_that_is_not_known_is_kept() -> None:
 @pytest.mark.parametrize("line", [b"", b"a stray print", b"{half", b"[1]", b'\xff\xfe{"type":"system"}'])
 def test_what_is_no_message_is_passed_over(line: bytes) -> None:
     assert parse(line) is None
+
+
+@pytest.mark.parametrize(
+    "kind", [b'"system","subtype":', b'"control_request","request_id":"1","request":{"x":']
+)
+@pytest.mark.parametrize("end", [b"", b"]" * 100_000 + b"}"])
+def test_a_line_nested_as_deep_as_no_message_is_not_fatal(kind: bytes, end: bytes) -> None:
+    assert not isinstance(parse(b'{"type":' + kind + b"[" * 100_000 + end), System | ControlRequest)
 
 
 def test_half_a_surrogate_pair_costs_one_character_and_not_the_line() -> None:
