@@ -16,7 +16,6 @@ from claude_coded import history
 from claude_coded.activity import Activity
 from claude_coded.aside import Aside
 from claude_coded.ask import Ask, Turn
-from claude_coded.claude.protocol import Setup
 from claude_coded.claude.toolbridge import qualified
 from claude_coded.errors import CodedError, NotRecorded, ToolCallMissing, TurnTimeout, WorkerDied
 from claude_coded.events import Events
@@ -306,7 +305,8 @@ class Run:
                 admission.withdraw()
                 raise
             lasting = bool(self.request.tools.specs)
-            self._lease = await admission.acquire(Want(seat.fit, seat.launch, plan.way is Way.FRESH, lasting))
+            want = Want(seat.fit, seat.launch, plan.way is Way.FRESH, lasting, seat.outfit)
+            self._lease = await admission.acquire(want)
             self._runs.enter(self)
             try:
                 return await self._attempt(self._lease, known, plan, seat)
@@ -362,8 +362,7 @@ class Run:
             self._worded(plan.asked[-1]),
             uuids[-1],
             manner=self._planner.manner,
-            setup=None if lease.hot else self._setup(lease.worker, seat),
-            model=None if lease.worker.launch.session is not None else seat.fit.profile.model,
+            outfit=None if lease.hot else seat.outfit,
             back=plan.back_hot if lease.hot else plan.back,
             seeds=list(zip(plan.written[:-1], uuids, strict=False)),
             own=plan.own,
@@ -385,15 +384,6 @@ class Run:
         turn = await lease.worker.answer(outcomes, self._planner.manner)
         await (await self._note(lease, known, plan, seat, plan.base.span))
         return turn
-
-    def _setup(self, worker: Worker, seat: Seat) -> Setup:
-        return Setup(
-            seat.fit.profile.system_text(seat.fit.system),
-            seat.fit.profile.prompting,
-            resumed=worker.launch.session is not None,
-            tools=bool(self.request.tools.specs),
-            schema=seat.fit.schema,
-        )
 
     def _worded(self, asked: Message) -> Message:
         """Return what is asked, with words for what the CLI has no field for."""

@@ -81,7 +81,7 @@ class TurnService:
         self._runs = Runs(store, pool, settings, wall, events, tracing=tracing, aside=self.aside)
         self._promised: dict[ConversationKey, float] = {}  # until when, in Unix seconds
         self._fetcher = Fetcher(enabled=settings.turns.fetch_images)
-        pool.on_release(self._released)
+        pool.on_release(self._released, self._remove_soon)
 
     def configure(self, settings: Settings) -> None:
         """Go on with other settings; turns that run keep theirs."""
@@ -297,6 +297,9 @@ class TurnService:
 
     def _released(self, key: ConversationKey) -> None:
         self._runs.background(self._forget_if_ephemeral(key))
+
+    def _remove_soon(self, session: str) -> None:
+        self._runs.background(asyncio.to_thread(remove_traces, self._traces, session))
 
     async def _forget_if_ephemeral(self, key: ConversationKey) -> None:
         known = await self.store.load(key)

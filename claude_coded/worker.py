@@ -18,10 +18,12 @@ from claude_coded.cgroups import Groups
 from claude_coded.claude.launch import Launch, additions, arguments
 from claude_coded.claude.permits import Permit, read
 from claude_coded.claude.protocol import (
+    REHEARSAL,
+    REHEARSALS,
     Life,
     Limits,
+    Outfit,
     Protocol,
-    Setup,
     WorkerState,
     message_line,
     split_batches,
@@ -92,11 +94,13 @@ class Cli:
 class Watch:
     """Whom a worker tells. `models` gets the CLI's model list whenever one comes by.
 
-    `loaded` hears of its first answer, of whatever kind. `asked` gets what the CLI wants to be allowed, to be
+    `loaded` hears of its first answer, of whatever kind, and `prepared` of the end of a preparation, and
+    whether that went well. `asked` gets what the CLI wants to be allowed, to be
     answered by `permit`, and `cancelled` the id of such a question that needs no answer any more.
     """
 
     loaded: Callable[["Worker"], None]
+    prepared: Callable[["Worker", bool], None]
     exited: Callable[["Worker"], None]
     stirred: Callable[["Worker", bool], None]
     asked: Callable[["Worker", Permit], None]
@@ -113,6 +117,7 @@ class Worker:
         self.session = str(uuid4()) if launch.fork_at or not launch.session else launch.session
         self.life = Life(_now())
         self.served = False  # it answered once: whatever ends it now is no failure to start
+        self.rehearsed = False  # its session holds what was rehearsed, and nothing of anybody's
         self._cli = cli
         self._watch = watch
         group = cli.groups.make(number) if cli.groups is not None else None
@@ -121,6 +126,8 @@ class Worker:
         self._answers: dict[str, asyncio.Future[Answer]] = {}
         self._receipts: dict[str, asyncio.Future[None]] = {}
         self._turn: Turn | None = None
+        self._preparation: asyncio.Task[None] | None = None
+        self._outfit: Outfit | None = None
         self._bridge = Bridge()
         self._listed = asyncio.Event()
         self._limits = Limits()
@@ -201,12 +208,39 @@ class Worker:
         answer = self._expect(requests[-1][1])
         answer.add_done_callback(self._note_models)
 
+    def prepare(self, outfit: Outfit) -> None:
+        """Let a spare get as far as it can ahead of a conversation that wants this outfit."""
+        if self.state is WorkerState.SPARE:
+            self._preparation = asyncio.get_running_loop().create_task(self._rehearse(outfit))
+            self._preparation.add_done_callback(self._tell_prepared)
+
+    async def _rehearse(self, outfit: Outfit) -> None:
+        """Set the session up and have messages go through it, with no call of the model; take them back.
+
+        They do not reach the model, but the disk. Raises ModelNotFound, WorkerDied and RewindRefused.
+        """
+        await self._initialize(outfit, "prepared", wait=True)
+        uuids = [str(uuid4()) for _ in range(REHEARSALS)]
+        self.rehearsed = True
+        for uuid in uuids:
+            await self._seed([(REHEARSAL, uuid)])
+        await self._take_back([Span(uuids[0], uuids[-1], certain=True)])
+        await self._within_time(self._idle.wait(), "did not settle")
+        self._enter(WorkerState.PREPARED, "rehearsed")
+
+    def _tell_prepared(self, preparation: "asyncio.Task[None]") -> None:
+        failure = None if preparation.cancelled() else preparation.exception()
+        if failure is not None and self.state is not WorkerState.STOPPING:
+            log.warning("a spare could not be prepared", extra={"worker": self.name, "error": str(failure)})
+        self._watch.prepared(self, failure is None)
+
     async def stop(self) -> None:
         """End the process: stdin EOF, which flushes the transcript; then TERM; then KILL."""
         if self.state is WorkerState.DEAD:
             return
         # A running tool does not notice EOF; TERM makes the CLI clean up its children.
-        gentle = self.state in (WorkerState.SPARE, WorkerState.IDLE) and not self.pending
+        waits = self.state in (WorkerState.SPARE, WorkerState.PREPARED, WorkerState.IDLE)
+        gentle = waits and not self.pending
         if self.state is not WorkerState.STOPPING:
             self._enter(WorkerState.STOPPING, "asked to")
         if await self._process.begin_stop(close=gentle) and await self._process.gone_within(EOF_GRACE):
@@ -233,13 +267,16 @@ class Worker:
         `abandon`. Raises SessionMissing and RewindRefused (the session cannot go on), ModelNotFound,
         WorkerDied and WorkerStartFailed.
         """
+        if self._preparation is not None:
+            await asyncio.shield(self._preparation)
         if self.state is WorkerState.PARKED and not ask.back:
             await self._close_calls()
         self._turn = turn = Turn(ask, self._translator(ask.uuid, ask.manner), self._process.go_on)
         self._bridge.begin(turn.open_calls, turn.refused_calls)
-        if ask.setup is not None:
-            self._bridge.offer(ask.manner.tools.specs)
-            await self._initialize(ask, ask.setup)
+        if ask.outfit is not None and self._preparation is None:
+            await self._initialize(ask.outfit, "first turn", wait=bool(self.launch.session or ask.seeds))
+        assert ask.outfit in (None, self._outfit)
+        self.rehearsed = False
         self._alive()
         self._enter(WorkerState.BUSY, "turn")
         await self._take_back(ask.back)
@@ -312,16 +349,18 @@ class Worker:
         if self.state in (WorkerState.STOPPING, WorkerState.DEAD):
             raise self.death
 
-    async def _initialize(self, ask: Ask, setup: Setup) -> None:
-        """Write what the process needs before its first turn; wait only where an answer decides."""
+    async def _initialize(self, outfit: Outfit, why: str, *, wait: bool) -> None:
+        """Write what the process needs before its first turn; with `wait` until it has it."""
         self._alive()
-        self._enter(WorkerState.INITIALIZING, "first turn")
-        chosen = self._request(self._protocol.set_model(ask.model)) if ask.model else None
-        initialized = self._request(self._protocol.initialize(setup))
+        self._enter(WorkerState.INITIALIZING, why)
+        self._outfit = outfit
+        self._bridge.offer(outfit.tools)
+        chosen = self._request(self._protocol.set_model(outfit.model)) if outfit.model else None
+        initialized = self._request(self._protocol.initialize(outfit.setup))
         initialized.add_done_callback(self._note_models)
         if chosen is not None:
-            self._check_model(await self._answer(chosen), ask.model)
-        if self.launch.session or ask.seeds:
+            self._check_model(await self._answer(chosen), outfit.model)
+        if wait:
             await self._answer(initialized)
 
     def _check_model(self, answer: Answer, model: str | None) -> None:
@@ -520,7 +559,7 @@ class Worker:
             self._idle.clear() if self._running else self._idle.set()
         elif message.subtype == "background_tasks_changed":
             self._tasks = len(message.tasks or ())
-        if self._turn is None:
+        if self._turn is None and self.state is not WorkerState.INITIALIZING:
             self._tell_pending()
 
     def _ended(self) -> None:
