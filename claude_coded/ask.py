@@ -43,7 +43,8 @@ class Ask:
 
     `outfit` is None for a worker that serves the conversation already. `back` is taken back from the
     session, the oldest first; `seeds` go into the history without a call of the model. `own` is how many of
-    them went before this turn: an abandoned turn leaves those. `last` is the uuid of what was asked after the message, if anything was.
+    them went before this turn: an abandoned turn leaves those. `last` is the uuid of what was asked after
+    the message, if anything was.
     """
 
     message: Message
