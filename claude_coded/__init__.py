@@ -56,8 +56,12 @@ tools did cannot be seeded: a session whose dropped turns used them is forked, a
 lost or cannot be rewound, a fresh one is seeded with the messages.
 
 A new conversation takes a spare: a process spawned ahead that has no prompt yet. The first `initialize` sets
-it, with the message right behind. A change of system text, model, schema or tools starts the session anew
-from disk. No more processes load at once than there are CPUs: the others of a burst keep their places, and
+it, with the message right behind. Where the last new conversations all wished for the same system text, model,
+schema and tools, a spare is given them ahead in a quiet moment, and rehearses: messages go into its history
+with no call of the model, and are taken back (`scheduler.wishes`, `Worker.prepare`). It serves only such a
+conversation then; what it has rehearsed is nowhere but in a line or two of the transcript that no history goes
+through, which is removed if nobody came. A change of system text, model, schema or tools starts the session
+anew from disk. No more processes load at once than there are CPUs: the others of a burst keep their places, and
 start when one has answered for the first time.
 
 The client's tools are an MCP server of the CLI's over the control protocol (`claude.toolbridge`). A reply

@@ -15,7 +15,6 @@ from claude_coded.pool import Pool
 from claude_coded.settings import Settings
 from claude_coded.store import Store
 from claude_coded.turn import Options, Profile, ToolSpec, TurnRequest
-from claude_coded.worker import ParkLost, RewindRefused, SessionMissing
 
 DEFAULT_MODEL: Final = "default"
 """What the CLI calls its own choice."""

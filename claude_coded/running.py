@@ -44,7 +44,7 @@ from claude_coded.turn import (
     TurnFinished,
     Usage,
 )
-from claude_coded.worker import ParkLost, Worker
+from claude_coded.worker import Worker
 
 log = logging.getLogger(__name__)
 

@@ -39,7 +39,15 @@ from claude_coded.claude.wire import (
     Result,
     System,
 )
-from claude_coded.errors import CodedError, ModelNotFound, WorkerDied, WorkerStartFailed
+from claude_coded.errors import (
+    CodedError,
+    ModelNotFound,
+    ParkLost,
+    RewindRefused,
+    SessionMissing,
+    WorkerDied,
+    WorkerStartFailed,
+)
 from claude_coded.history import Span
 from claude_coded.process import Listener, Process
 from claude_coded.scheduler import worker_name
@@ -58,22 +66,6 @@ and for each step of a stop."""
 
 MISSING_SESSION: Final = ("No conversation found", "No message found")
 """What the CLI says of a session that it was to resume, or of the message that it was to end at."""
-
-
-class SessionMissing(WorkerStartFailed):
-    """The CLI has no transcript of the session that it was to resume."""
-
-
-class ParkLost(CodedError):
-    """The turn that waited for its client's tools is no more."""
-
-    status, code = 502, "worker_died"
-
-
-class RewindRefused(CodedError):
-    """The session could not be taken back to where the conversation stands."""
-
-    status, code = 502, "worker_died"
 
 
 @dataclass(frozen=True, slots=True)

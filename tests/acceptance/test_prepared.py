@@ -1,18 +1,34 @@
 """Spares that are prepared for what new conversations wish for: nobody can tell, but by the time it takes."""
 
+import asyncio
+import contextlib
 import json
+import os
 import re
+import select
+import shutil
+import signal
+import socket
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import httpx
+import psutil
 import pytest
 
-from claude_coded.claude.protocol import REHEARSAL
+from claude_coded.ask import Ask
+from claude_coded.claude.launch import Launch, environment, find_binary
+from claude_coded.claude.protocol import REHEARSAL, Outfit, Setup, WorkerState
+from claude_coded.errors import WorkerDied
 from claude_coded.scheduler import STABLE
-from claude_coded.turn import Text
+from claude_coded.turn import Message, Role, Text, TurnFinished
+from claude_coded.worker import Cli, Watch, Worker
 from tests.acceptance.conftest import Start
-from tests.support.client import assistant, function, user
-from tests.support.daemon import SESSION, Answer, Daemon, Json, Model, eventually
+from tests.support.client import function, user
+from tests.support.daemon import SESSION, Answer, Daemon, Json, Model, eventually, texts
 
 TOOLS = [function("get", {"type": "object", "properties": {"x": {"type": "integer"}}}), function("put")]
 SCHEMA: Json = {
@@ -64,7 +80,7 @@ def rehearsal() -> str:
 
 
 def plain(body: Json) -> Json:
-    """Return a request without the ids of session and device: the CLI's first processes may disagree on that."""
+    """Return a request without the ids of session and device: a new home's first processes may disagree."""
     made: Json = json.loads(DEVICE.sub("ID", SESSION.sub("ID", json.dumps(body))))
     return made
 
@@ -112,3 +128,150 @@ def test_the_model_is_asked_the_same_on_a_prepared_spare_as_on_a_plain_one(
     pair.both("four [[recall]]")
     said = daemon.ask("five [[recall]]", pair.names[1], **more).said
     assert said == [f"{number} [[recall]]" for number in ("one", "two", "three", "four", "five")]
+
+
+def test_another_wish_never_gets_what_was_prepared(start: Start, model: Model, name: str) -> None:
+    daemon = start()
+    for number in range(STABLE):
+        first = [{"role": "system", "content": "Alpha"}, user("[[say 1]]")]
+        assert daemon.ask(first, f"{name}-{number}").ok
+    await_prepared(daemon)
+    model.forget()
+    asked = [{"role": "system", "content": "Beta"}, user("other [[recall]]")]
+    assert daemon.ask(asked, f"{name}-other").said == ["other [[recall]]"]
+    (body,) = model.requests("other")
+    assert "Beta" in json.dumps(body)
+    assert "Alpha" not in json.dumps(body)
+
+
+def test_a_turn_that_dies_on_a_prepared_spare_leaves_nothing_of_the_rehearsal(
+    start: Start, model: Model, name: str
+) -> None:
+    daemon = start()
+    begin(daemon, name)
+    await_prepared(daemon)
+    with ThreadPoolExecutor() as threads:
+        asked = threads.submit(daemon.ask, "one [[pause 1500]] [[recall]]", name)
+        daemon.worker_of(model.session("one")).kill()
+        assert asked.result().code == "worker_died"
+    assert daemon.ask("one [[pause 1500]] [[recall]]", name).said == ["one [[pause 1500]] [[recall]]"]
+    begin(daemon, f"{name}-more", STABLE)
+    await_prepared(daemon)
+    with ThreadPoolExecutor() as threads:
+        asked = threads.submit(daemon.ask, "two [[hang]]", f"{name}-killed")
+        model.session("two")
+        daemon.kill()
+        with contextlib.suppress(httpx.HTTPError):
+            asked.result()
+    daemon.start()
+    assert daemon.ask("three [[recall]]", f"{name}-killed").said[-1] == "three [[recall]]"
+    assert rehearsal() not in json.dumps(model.requests())
+
+
+def test_sessions_that_were_only_prepared_leave_nothing_on_disk(start: Start, name: str) -> None:
+    daemon = start()
+    begin(daemon, name)
+    expected = await_prepared(daemon)
+    assert rehearsal() in transcripts(daemon)[expected["session"]]
+    assert daemon.control("DELETE", f"/v1/workers/{expected['id']}").is_success
+    eventually(lambda: expected["session"] not in transcripts(daemon))
+    other = eventually(lambda: [it for it in prepared(daemon) if it["id"] != expected["id"]])[0]
+    psutil.Process(other["pid"]).kill()
+    eventually(lambda: other["session"] not in transcripts(daemon))
+    last = eventually(lambda: [it for it in prepared(daemon) if it["id"] != other["id"]])[0]
+    assert daemon.stop() == 0
+    assert last["session"] not in transcripts(daemon)
+    assert rehearsal() not in json.dumps(transcripts(daemon))
+
+
+# A worker by itself ------------------------------------------------------------------------------------
+
+
+class Bench:
+    """A worker in front of a Messages API that is there, and never takes a connection."""
+
+    def __init__(self, home: Path, url: str) -> None:
+        base = {
+            "HOME": str(home),
+            "PATH": "/usr/bin:/bin",
+            "IS_SANDBOX": "1",
+            "ANTHROPIC_BASE_URL": url,
+            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        }
+        cli = Cli(find_binary(None, shutil.which), environment(base, api_key="sk-ant-test", retries=0), 0)
+        launch = Launch(agent=True, workspace=home, permission_mode="bypassPermissions")
+        self.prepared: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        loaded = self.loaded = asyncio.Event()
+        watch = Watch(
+            lambda _: loaded.set(), lambda _, fit: self.prepared.set_result(fit), *[lambda *_: None] * 5
+        )
+        self.worker = Worker(1, launch, cli, watch)
+
+
+@contextlib.asynccontextmanager
+async def loaded_spare(home: Path, url: str) -> AsyncIterator[Bench]:
+    bench = Bench(home, url)
+    await bench.worker.start()
+    try:
+        bench.worker.warm_up()
+        await asyncio.wait_for(bench.loaded.wait(), 20)
+        yield bench
+    finally:
+        await bench.worker.stop()
+
+
+def test_a_preparation_asks_the_model_nothing_and_runs_no_hooks_of_prompts(tmp_path: Path) -> None:
+    (tmp_path / ".claude").mkdir()
+    events = ("UserPromptSubmit", "Stop")
+    hooks = {it: [{"hooks": [{"type": "command", "command": f"touch {tmp_path}/ran"}]}] for it in events}
+    (tmp_path / ".claude/settings.json").write_text(json.dumps({"hooks": hooks}))
+
+    async def run(url: str) -> None:
+        async with loaded_spare(tmp_path, url) as bench:
+            bench.worker.prepare(Outfit(Setup("be brief")))
+            assert await asyncio.wait_for(bench.prepared, 20)
+            assert bench.worker.state is WorkerState.PREPARED
+            assert bench.worker.rehearsed
+
+    with socket.create_server(("127.0.0.1", 0)) as api:
+        asyncio.run(run(f"http://127.0.0.1:{api.getsockname()[1]}"))
+        assert not select.select([api], [], [], 0)[0]
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_turn_that_comes_during_a_preparation_waits_for_its_end(tmp_path: Path, model: Model) -> None:
+    async def run() -> None:
+        async with loaded_spare(tmp_path, model.url) as bench:
+            outfit = Outfit(Setup("be brief"))
+            bench.worker.prepare(outfit)
+            asked = Ask(Message.of(Role.USER, "hello [[recall]]"), str(uuid4()), outfit=outfit)
+            turn = await bench.worker.begin(asked)
+            assert bench.prepared.result()
+            while not isinstance((await turn.take())[-1], TurnFinished):
+                pass
+            assert not bench.worker.rehearsed
+
+    asyncio.run(run())
+    (body,) = model.requests()
+    assert texts(body) == ["hello [[recall]]"]
+    assert "be brief" in json.dumps(body)
+
+
+def test_a_process_that_is_killed_during_a_preparation_fails_it_and_the_turn_that_waits(
+    tmp_path: Path, model: Model
+) -> None:
+    async def run() -> None:
+        async with loaded_spare(tmp_path, model.url) as bench:
+            assert bench.worker.pid is not None
+            os.kill(bench.worker.pid, signal.SIGSTOP)
+            bench.worker.prepare(Outfit())
+            asked = Ask(Message.of(Role.USER, "hello"), str(uuid4()), outfit=Outfit())
+            begun = asyncio.create_task(bench.worker.begin(asked))
+            await asyncio.sleep(0)
+            os.kill(bench.worker.pid, signal.SIGKILL)
+            with pytest.raises(WorkerDied):
+                await begun
+            assert not await bench.prepared
+
+    asyncio.run(run())
+    assert not model.requests()

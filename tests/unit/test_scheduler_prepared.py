@@ -197,9 +197,11 @@ def test_a_preparation_that_fails_under_a_turn_leaves_its_worker_to_that() -> No
 
 def test_a_renewal_forgets_what_was_wished() -> None:
     bench = prepared()
-    assert Stop(1, StopReason.OUTDATED) in bench.send(Configured(bench.scheduler.limits, AGENT, renew=True))
+    renewal = bench.send(Configured(bench.scheduler.limits, AGENT, renew=True))
+    assert renewal == [Stop(1, StopReason.OUTDATED), Spawn(2, AGENT)]
     bench.send(WorkerExited(1))
-    bench.send(WorkerLoaded(bench.spare()))
+    bench.send(WorkerReady(2))
+    bench.send(WorkerLoaded(2))
     assert bench.wait(10) == []
 
 
