@@ -59,8 +59,8 @@ A new conversation takes a spare: a process spawned ahead that has no prompt yet
 it, with the message right behind. Where the last new conversations all wished for the same system text, model,
 schema and tools, a spare is given them ahead in a quiet moment, and rehearses: messages go into its history
 with no call of the model, and are taken back (`scheduler.wishes`, `Worker.prepare`). It serves only such a
-conversation then; what it has rehearsed is nowhere but in a line or two of the transcript that no history goes
-through, which is removed if nobody came. A change of system text, model, schema or tools starts the session
+conversation then. Of what it has rehearsed a few lines stay in the transcript, on no path of its history;
+where nobody came the transcript goes with the process. A change of system text, model, schema or tools starts the session
 anew from disk. No more processes load at once than there are CPUs: the others of a burst keep their places, and
 start when one has answered for the first time.
 

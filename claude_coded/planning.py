@@ -9,7 +9,16 @@ from claude_coded.ask import Manner
 from claude_coded.claude.launch import Launch
 from claude_coded.claude.protocol import Limits, Outfit, Setup
 from claude_coded.claude.toolbridge import fits
-from claude_coded.errors import CodedError, InvalidRequest, UnsupportedParameter, WorkerDied, WorkspaceGone
+from claude_coded.errors import (
+    CodedError,
+    InvalidRequest,
+    ParkLost,
+    RewindRefused,
+    SessionMissing,
+    UnsupportedParameter,
+    WorkerDied,
+    WorkspaceGone,
+)
 from claude_coded.history import Conversation, Head, Plan, Told, Way
 from claude_coded.pool import Pool
 from claude_coded.settings import Settings

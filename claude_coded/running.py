@@ -17,7 +17,14 @@ from claude_coded.activity import Activity
 from claude_coded.aside import Aside
 from claude_coded.ask import Ask, Turn
 from claude_coded.claude.toolbridge import qualified
-from claude_coded.errors import CodedError, NotRecorded, ToolCallMissing, TurnTimeout, WorkerDied
+from claude_coded.errors import (
+    CodedError,
+    NotRecorded,
+    ParkLost,
+    ToolCallMissing,
+    TurnTimeout,
+    WorkerDied,
+)
 from claude_coded.events import Events
 from claude_coded.history import Conversation, Plan, Span, Unfinished, Way
 from claude_coded.planning import REPLANNED, Located, Planner, Seat
