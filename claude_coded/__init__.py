@@ -62,10 +62,14 @@ message only, so it stays noted until a turn finishes, and a resumed process rew
 tools did cannot be seeded: a session whose dropped turns used them is forked, and kept. Where a session is
 lost or cannot be rewound, a fresh one is seeded with the messages.
 
-A new conversation takes a spare: a process spawned ahead that has no prompt yet. The first `initialize` sets
-it, with the message right behind. A change of system text, model, schema or tools starts the session anew
-from disk. No more processes load at once than there are CPUs: the others of a burst keep their places, and
-start when one has answered for the first time.
+A new conversation takes a spare: a process spawned ahead that has no prompt yet. The first `initialize`
+sets it, with the message right behind. Where the last new conversations all wished for the same system
+text, model, schema and tools, a spare is given them ahead in a quiet moment, and rehearses: messages go
+into its history with no call of the model, and are taken back (`scheduler.wishes`, `Worker.prepare`). It
+serves only such a conversation then. Of what it has rehearsed a few lines stay in the transcript, on no
+path of its history; where nobody came the transcript goes with the process. A change of system text, model,
+schema or tools starts the session anew from disk. No more processes load at once than there are CPUs: the
+others of a burst keep their places, and start when one has answered for the first time.
 
 The client's tools are an MCP server of the CLI's over the control protocol (`claude.toolbridge`). A reply
 that calls them ends the response; the CLI's turn stays parked in its worker with the calls unanswered, and is

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Final
 
-from claude_coded.claude.protocol import Limits, Setup
+from claude_coded.claude.protocol import Limits, Outfit
 from claude_coded.claude.toolbridge import qualified
 from claude_coded.claude.translate import Terms, Translator
 from claude_coded.claude.wire import Assistant, Line, User
@@ -41,17 +41,16 @@ class Manner:
 class Ask:
     """What a turn writes: all of it once, in this order.
 
-    `setup` is None for a worker that has its prompt; `model` is chosen before the setup. `back` is taken
-    back from the session, the oldest first; `seeds` go into the history without a call of the model. `own`
-    is how many of them went before this turn: an abandoned turn leaves those. `last` is the uuid of what was
-    asked after the message, if anything was.
+    `outfit` is None for a worker that serves the conversation already. `back` is taken back from the
+    session, the oldest first; `seeds` go into the history without a call of the model. `own` is how many of
+    them went before this turn: an abandoned turn leaves those. `last` is the uuid of what was asked after
+    the message, if anything was.
     """
 
     message: Message
     uuid: str
     manner: Manner = field(default_factory=Manner)
-    setup: Setup | None = None
-    model: str | None = None
+    outfit: Outfit | None = None
     back: Sequence[Span] = ()
     seeds: Sequence[tuple[Message, str]] = ()
     own: int = 0

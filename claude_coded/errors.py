@@ -219,6 +219,22 @@ class SchemaNotMet(CodedError):
     status, code, should_retry = 502, "schema_not_met", False
 
 
+class SessionMissing(WorkerStartFailed):
+    """The CLI has no transcript of the session that it was to resume."""
+
+
+class ParkLost(CodedError):
+    """The turn that waited for its client's tools is no more."""
+
+    status, code = 502, "worker_died"
+
+
+class RewindRefused(CodedError):
+    """The session could not be taken back to where the conversation stands."""
+
+    status, code = 502, "worker_died"
+
+
 # Anthropic's API behind the CLI ------------------------------------------------------------------------
 
 

@@ -7,15 +7,23 @@ from typing import Final
 from claude_coded import history, workspaces
 from claude_coded.ask import Manner
 from claude_coded.claude.launch import TRANSCRIPTS, Launch
-from claude_coded.claude.protocol import Limits
+from claude_coded.claude.protocol import Limits, Outfit, Setup
 from claude_coded.claude.toolbridge import fits
-from claude_coded.errors import CodedError, InvalidRequest, UnsupportedParameter, WorkerDied, WorkspaceGone
+from claude_coded.errors import (
+    CodedError,
+    InvalidRequest,
+    ParkLost,
+    RewindRefused,
+    SessionMissing,
+    UnsupportedParameter,
+    WorkerDied,
+    WorkspaceGone,
+)
 from claude_coded.history import Conversation, Head, Plan, Told, Way
 from claude_coded.pool import Pool
 from claude_coded.settings import TENANT, Settings
 from claude_coded.store import Store
 from claude_coded.turn import Options, Profile, ToolSpec, TurnRequest
-from claude_coded.worker import ParkLost, RewindRefused, SessionMissing
 
 DEFAULT_MODEL: Final = "default"
 """What the CLI calls its own choice."""
@@ -58,10 +66,23 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """What a worker has to be for a turn: a hot one of this fit, or one that is launched so."""
+    """What a worker has to be for a turn: a hot one of this fit, or one that is launched and set up so."""
 
     fit: Fit
     launch: Launch
+
+    @property
+    def outfit(self) -> Outfit:
+        """Return what a process of this launch is given before its first turn."""
+        profile, resumed = self.fit.profile, self.launch.session is not None
+        setup = Setup(
+            profile.system_text(self.fit.system),
+            profile.prompting,
+            resumed=resumed,
+            tools=bool(self.fit.tools),
+            schema=self.fit.schema,
+        )
+        return Outfit(setup, None if resumed else profile.model, self.fit.tools)
 
 
 def launch_of(

@@ -16,7 +16,7 @@ from typing import Any, Final
 from claude_coded import scheduler as s
 from claude_coded.claude.launch import Launch
 from claude_coded.claude.permits import Permit, denied
-from claude_coded.claude.protocol import Limits
+from claude_coded.claude.protocol import Limits, Outfit
 from claude_coded.errors import HELD, CodedError, Draining, Evicted, Held, QueueFull, WorkerStartFailed
 from claude_coded.events import EventKind, Events
 from claude_coded.permissions import Desk
@@ -96,6 +96,7 @@ class Pool:
         self._events = events
         self._watch = Watch(
             self._loaded,
+            self._prepared,
             self._exited,
             self._stirred,
             self._asked,
@@ -116,6 +117,7 @@ class Pool:
         self._failure: str | None = None
         self._ending = False
         self._released: Callable[[ConversationKey], None] = lambda _: None
+        self._unused: Callable[[str], None] = lambda _: None
 
     def start(self) -> None:
         """Begin to keep spares."""
@@ -238,9 +240,12 @@ class Pool:
             raise
         return held
 
-    def on_release(self, tell: Callable[[ConversationKey], None]) -> None:
-        """Have somebody told whenever a conversation's process has ended."""
-        self._released = tell
+    def on_release(self, tell: Callable[[ConversationKey], None], unused: Callable[[str], None]) -> None:
+        """Have somebody told whenever a conversation's process has ended.
+
+        `unused` is told of sessions of ended processes that are on disk and are nobody's.
+        """
+        self._released, self._unused = tell, unused
 
     async def released(self, conversation: ConversationKey) -> bool:
         """Wait until the process that has the conversation's session has ended; False when there is none."""
@@ -340,6 +345,9 @@ class Pool:
                 assert isinstance(launch, Launch)
                 self._workers[number] = worker = Worker(number, launch, self._cli, self._watch)
                 self._run(self._start(worker, self._purpose(number, launch)))
+            case s.Prepare(number, outfit):
+                assert isinstance(outfit, Outfit)
+                self._workers[number].prepare(outfit)
             case s.Stop(number, reason):
                 log.debug(
                     "stopping a worker", extra={"worker": s.worker_name(number), "reason": reason.value}
@@ -412,6 +420,9 @@ class Pool:
         self._tell(EventKind.WORKER_READY, worker.id, seconds=round(self._now() - worker.life.story[0].at, 3))
         self.post(s.WorkerLoaded(worker.id))
 
+    def _prepared(self, worker: Worker, fit: bool) -> None:
+        self.post(s.WorkerPrepared(worker.id, failed=not fit))
+
     def _exited(self, worker: Worker) -> None:
         failed = worker.failed_to_start
         if failed:
@@ -427,6 +438,8 @@ class Pool:
         self.post(s.WorkerExited(worker.id, failed=failed))
         if view is not None and view.conversation is not None:
             self._released(view.conversation)
+        if worker.rehearsed:
+            self._unused(worker.session)
 
     def _note_failure(self, worker: Worker, message: str) -> None:
         self._failure = message

@@ -18,10 +18,17 @@ from claude_coded import history, transcripts
 from claude_coded.activity import Activity
 from claude_coded.aside import Aside
 from claude_coded.ask import Ask, Turn
-from claude_coded.claude.protocol import Setup
 from claude_coded.claude.toolbridge import qualified
 from claude_coded.course import Course
-from claude_coded.errors import CodedError, NotRecorded, ToolCallMissing, TurnTimeout, WorkerDied
+from claude_coded.errors import (
+    CodedError,
+    NotRecorded,
+    ParkLost,
+    SessionMissing,
+    ToolCallMissing,
+    TurnTimeout,
+    WorkerDied,
+)
 from claude_coded.events import EventKind, Events
 from claude_coded.history import Conversation, Plan, Span, Unfinished, Way
 from claude_coded.planning import REPLANNED, Located, Planner, Seat
@@ -49,7 +56,7 @@ from claude_coded.turn import (
     TurnRequest,
     Usage,
 )
-from claude_coded.worker import ParkLost, SessionMissing, Worker
+from claude_coded.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -297,7 +304,8 @@ class Run:
                 raise
             self._course.reach("planned")
             lasting = bool(self.request.tools.specs)
-            self._lease = await admission.acquire(Want(seat.fit, seat.launch, plan.way is Way.FRESH, lasting))
+            want = Want(seat.fit, seat.launch, plan.way is Way.FRESH, lasting, seat.outfit)
+            self._lease = await admission.acquire(want)
             self._course.reach("granted", worker=self._lease.worker.name, age=self._lease.worker.age)
             self._runs.enter(self)
             try:
@@ -368,8 +376,7 @@ class Run:
             self._worded(plan.asked[-1]),
             uuids[-1],
             manner=self._planner.manner,
-            setup=None if lease.hot else self._setup(lease.worker, seat),
-            model=None if lease.worker.launch.session is not None else seat.fit.profile.model,
+            outfit=None if lease.hot else seat.outfit,
             back=plan.back_hot if lease.hot else plan.back,
             seeds=list(zip(plan.written[:-1], uuids, strict=False)),
             own=plan.own,
@@ -392,15 +399,6 @@ class Run:
         turn = await lease.worker.answer(outcomes, self._planner.manner)
         await (await self._note(lease, known, plan, seat, plan.base.span))
         return turn
-
-    def _setup(self, worker: Worker, seat: Seat) -> Setup:
-        return Setup(
-            seat.fit.profile.system_text(seat.fit.system),
-            seat.fit.profile.prompting,
-            resumed=worker.launch.session is not None,
-            tools=bool(self.request.tools.specs),
-            schema=seat.fit.schema,
-        )
 
     def _worded(self, asked: Message) -> Message:
         """Return what is asked, with words for what the CLI has no field for."""

@@ -91,7 +91,7 @@ class TurnService:
         )
         self._promised: dict[ConversationKey, float] = {}  # until when, by the clock
         self._fetcher = Fetcher(enabled=settings.turns.fetch_images)
-        pool.on_release(self._released)
+        pool.on_release(self._released, self._remove_soon)
 
     def configure(self, settings: Settings) -> None:
         """Go on with other settings; turns that run keep theirs."""
@@ -313,6 +313,9 @@ class TurnService:
 
     def _released(self, key: ConversationKey) -> None:
         self._runs.background(self._forget_if_ephemeral(key))
+
+    def _remove_soon(self, session: str) -> None:
+        self._runs.background(asyncio.to_thread(remove_traces, self._traces, session))
 
     async def _forget_if_ephemeral(self, key: ConversationKey) -> None:
         known = await self.store.load(key)

@@ -185,7 +185,10 @@ class PoolSettings:
         "IDLE_TIMEOUT_MS", read.seconds, 300.0, "A hot worker idle this long is evicted; 0: never.", unit="ms"
     )
     spares: int = setting(
-        f"{PREFIX}SPARE_WORKERS", read.Number(0), 1, "Workers spawned ahead; none when POOL_SIZE is 1."
+        f"{PREFIX}SPARE_WORKERS",
+        read.Number(0),
+        1,
+        "Workers spawned ahead, and prepared where new conversations are alike; none when POOL_SIZE is 1.",
     )
     queue_size: int = setting(
         f"{PREFIX}QUEUE_SIZE", read.Number(0), 64, "Requests that may wait; beyond it 429 at once."

@@ -18,10 +18,12 @@ from claude_coded.cgroups import Groups
 from claude_coded.claude.launch import Launch, additions, arguments
 from claude_coded.claude.permits import Permit, read
 from claude_coded.claude.protocol import (
+    REHEARSAL,
+    REHEARSALS,
     Life,
     Limits,
+    Outfit,
     Protocol,
-    Setup,
     WorkerState,
     message_line,
     split_batches,
@@ -37,7 +39,15 @@ from claude_coded.claude.wire import (
     Result,
     System,
 )
-from claude_coded.errors import CodedError, ModelNotFound, WorkerDied, WorkerStartFailed
+from claude_coded.errors import (
+    CodedError,
+    ModelNotFound,
+    ParkLost,
+    RewindRefused,
+    SessionMissing,
+    WorkerDied,
+    WorkerStartFailed,
+)
 from claude_coded.history import Span
 from claude_coded.process import Listener, Process
 from claude_coded.scheduler import worker_name
@@ -55,22 +65,6 @@ KILL_GRACE: Final = 5.0
 
 MISSING_SESSION: Final = ("No conversation found", "No message found")
 """What the CLI says of a session that it was to resume, or of the message that it was to end at."""
-
-
-class SessionMissing(WorkerStartFailed):
-    """The CLI has no transcript of the session that it was to resume."""
-
-
-class ParkLost(CodedError):
-    """The turn that waited for its client's tools is no more."""
-
-    status, code = 502, "worker_died"
-
-
-class RewindRefused(CodedError):
-    """The session could not be taken back to where the conversation stands."""
-
-    status, code = 502, "worker_died"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +87,14 @@ class Cli:
 class Watch:
     """Whom a worker tells. `models` gets the CLI's model list whenever one comes by.
 
-    `loaded` hears of its first answer, of whatever kind. `asked` gets what the CLI wants to be allowed, to be
+    `loaded` hears of its first answer, of whatever kind, and `prepared` of the end of a preparation, and
+    whether that went well. `asked` gets what the CLI wants to be allowed, to be
     answered by `permit`, and `cancelled` the id of such a question that needs no answer any more. `retried`
     hears that the CLI tries again after a failure of the model's API, with that one's status, if it had one.
     """
 
     loaded: Callable[["Worker"], None]
+    prepared: Callable[["Worker", bool], None]
     exited: Callable[["Worker"], None]
     stirred: Callable[["Worker", bool], None]
     asked: Callable[["Worker", Permit], None]
@@ -117,6 +113,7 @@ class Worker:
         self.life = Life(_now())
         self._made_at = _now()
         self._loaded_at: float | None = None
+        self.rehearsed = False  # its session holds what was rehearsed, and nothing of anybody's
         self._cli = cli
         self._watch = watch
         group = cli.groups.make(number) if cli.groups is not None else None
@@ -133,6 +130,8 @@ class Worker:
         self._answers: dict[str, asyncio.Future[Answer]] = {}
         self._receipts: dict[str, asyncio.Future[None]] = {}
         self._turn: Turn | None = None
+        self._preparation: asyncio.Task[None] | None = None
+        self._outfit: Outfit | None = None
         self._bridge = Bridge()
         self._listed = asyncio.Event()
         self._limits = Limits()
@@ -229,12 +228,39 @@ class Worker:
         answer.add_done_callback(self._note_models)
         self._vigil.begin()
 
+    def prepare(self, outfit: Outfit) -> None:
+        """Let a spare get as far as it can ahead of a conversation that wants this outfit."""
+        if self.state is WorkerState.SPARE:
+            self._preparation = asyncio.get_running_loop().create_task(self._rehearse(outfit))
+            self._preparation.add_done_callback(self._tell_prepared)
+
+    async def _rehearse(self, outfit: Outfit) -> None:
+        """Set the session up and have messages go through it, with no call of the model; take them back.
+
+        They do not reach the model, but the disk. Raises ModelNotFound, WorkerDied and RewindRefused.
+        """
+        await self._initialize(outfit, "prepared", wait=True)
+        uuids = [str(uuid4()) for _ in range(REHEARSALS)]
+        self.rehearsed = True
+        for uuid in uuids:
+            await self._seed([(REHEARSAL, uuid)])
+        await self._take_back([Span(uuids[0], uuids[-1], certain=True)])
+        await self._within_time(self._idle.wait(), "did not settle")
+        self._enter(WorkerState.PREPARED, "rehearsed")
+
+    def _tell_prepared(self, preparation: "asyncio.Task[None]") -> None:
+        failure = None if preparation.cancelled() else preparation.exception()
+        if failure is not None and self.state is not WorkerState.STOPPING:
+            log.warning("a spare could not be prepared", extra={"worker": self.name, "error": str(failure)})
+        self._watch.prepared(self, failure is None)
+
     async def stop(self) -> None:
         """End the process: stdin EOF, which flushes the transcript; then TERM; then KILL."""
         if self.state is WorkerState.DEAD:
             return
         # A running tool does not notice EOF; TERM makes the CLI clean up its children.
-        gentle = self.state in (WorkerState.SPARE, WorkerState.IDLE) and not self.pending
+        waits = self.state in (WorkerState.SPARE, WorkerState.PREPARED, WorkerState.IDLE)
+        gentle = waits and not self.pending
         if self.state is not WorkerState.STOPPING:
             self._enter(WorkerState.STOPPING, "asked to")
         if await self._process.begin_stop(close=gentle) and await self._process.gone_within(EOF_GRACE):
@@ -261,13 +287,16 @@ class Worker:
         `abandon`. Raises SessionMissing and RewindRefused (the session cannot go on), ModelNotFound,
         WorkerDied and WorkerStartFailed.
         """
+        if self._preparation is not None:
+            await asyncio.shield(self._preparation)
         if self.state is WorkerState.PARKED and not ask.back:
             await self._close_calls()
         self._turn = turn = Turn(ask, self._translator(ask.uuid, ask.manner), self._process.go_on)
         self._bridge.begin(turn.open_calls, turn.refused_calls)
-        if ask.setup is not None:
-            self._bridge.offer(ask.manner.tools.specs)
-            await self._initialize(ask, ask.setup)
+        if ask.outfit is not None and self._preparation is None:
+            await self._initialize(ask.outfit, "first turn", wait=bool(self.launch.session or ask.seeds))
+        assert ask.outfit in (None, self._outfit)
+        self.rehearsed = False
         self._alive()
         self._enter(WorkerState.BUSY, "turn")
         await self._take_back(ask.back)
@@ -342,16 +371,18 @@ class Worker:
         if self.state in (WorkerState.STOPPING, WorkerState.DEAD):
             raise self.death
 
-    async def _initialize(self, ask: Ask, setup: Setup) -> None:
-        """Write what the process needs before its first turn; wait only where an answer decides."""
+    async def _initialize(self, outfit: Outfit, why: str, *, wait: bool) -> None:
+        """Write what the process needs before its first turn; with `wait` until it has it."""
         self._alive()
-        self._enter(WorkerState.INITIALIZING, "first turn")
-        chosen = self._request(self._protocol.set_model(ask.model)) if ask.model else None
-        initialized = self._request(self._protocol.initialize(setup))
+        self._enter(WorkerState.INITIALIZING, why)
+        self._outfit = outfit
+        self._bridge.offer(outfit.tools)
+        chosen = self._request(self._protocol.set_model(outfit.model)) if outfit.model else None
+        initialized = self._request(self._protocol.initialize(outfit.setup))
         initialized.add_done_callback(self._note_models)
         if chosen is not None:
-            self._check_model(await self._answer(chosen), ask.model)
-        if self.launch.session or ask.seeds:
+            self._check_model(await self._answer(chosen), outfit.model)
+        if wait:
             await self._answer(initialized)
 
     def _check_model(self, answer: Answer, model: str | None) -> None:
@@ -568,7 +599,7 @@ class Worker:
             self._tasks = len(message.tasks or ())
         elif message.subtype == "api_retry":
             self._watch.retried(self, message.error_status)
-        if self._turn is None:
+        if self._turn is None and self.state is not WorkerState.INITIALIZING:
             self._tell_pending()
 
     def _ended(self) -> None:

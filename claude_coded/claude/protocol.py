@@ -5,7 +5,7 @@ Also the life of a worker: its states and which may follow which.
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from itertools import count
 from typing import Any, Final
@@ -26,6 +26,7 @@ from claude_coded.turn import (
     Text,
     ToolCall,
     ToolOutcome,
+    ToolSpec,
 )
 
 
@@ -35,6 +36,7 @@ class WorkerState(Enum):
     SPAWNING = "spawning"
     SPARE = "spare"  # runs, and waits for the prompt of its first conversation
     INITIALIZING = "initializing"
+    PREPARED = "prepared"  # a spare with the prompt of a conversation that is expected
     IDLE = "idle"
     BUSY = "busy"
     PARKED = "parked"  # waits for what the client's tools return
@@ -47,7 +49,8 @@ _S = WorkerState
 TRANSITIONS: Final[Mapping[WorkerState, frozenset[WorkerState]]] = {
     _S.SPAWNING: frozenset({_S.SPARE, _S.STOPPING, _S.DEAD}),
     _S.SPARE: frozenset({_S.INITIALIZING, _S.STOPPING, _S.DEAD}),
-    _S.INITIALIZING: frozenset({_S.BUSY, _S.STOPPING, _S.DEAD}),
+    _S.INITIALIZING: frozenset({_S.PREPARED, _S.BUSY, _S.STOPPING, _S.DEAD}),
+    _S.PREPARED: frozenset({_S.BUSY, _S.STOPPING, _S.DEAD}),
     _S.IDLE: frozenset({_S.BUSY, _S.STOPPING, _S.DEAD}),
     _S.BUSY: frozenset({_S.IDLE, _S.PARKED, _S.INTERRUPTING, _S.STOPPING, _S.DEAD}),
     _S.PARKED: frozenset({_S.BUSY, _S.INTERRUPTING, _S.STOPPING, _S.DEAD}),
@@ -118,6 +121,15 @@ class Setup:
         if self.schema is not None:
             fields["jsonSchema"] = orjson.loads(self.schema)
         return fields
+
+
+@dataclass(frozen=True, slots=True)
+class Outfit:
+    """All that a process is given before its first message. `model` is chosen before the setup."""
+
+    setup: Setup = field(default_factory=Setup)
+    model: str | None = None
+    tools: tuple[ToolSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +258,11 @@ def block(part: Part) -> dict[str, Any]:
         case ToolOutcome(call, parts):
             return {"type": "tool_result", "tool_use_id": call, "content": [block(p) for p in parts]}
 
+
+REHEARSAL: Final = Message.of(Role.USER, "(a rehearsal)")
+REHEARSALS: Final = 8
+"""What a spare's first message is rehearsed with, as a message of the history, and how often: the CLI
+compiles as it goes, and what it has run a few times runs faster."""
 
 LONGEST_RUN: Final = 256
 """Messages of the assistant in a row that are written at once: others wait meanwhile."""

@@ -32,7 +32,17 @@ _COLUMNS: Final = (
     Column("PROCS", right=True),
     Column("DOING"),
 )
-_ORDER: Final = ("busy", "interrupting", "parked", "initializing", "stopping", "idle", "spawning", "spare")
+_ORDER: Final = (
+    "busy",
+    "interrupting",
+    "parked",
+    "initializing",
+    "stopping",
+    "idle",
+    "spawning",
+    "prepared",
+    "spare",
+)
 
 HEAD: Final = 3
 """The lines above the table's header."""

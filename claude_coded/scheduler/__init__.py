@@ -12,10 +12,9 @@ from claude_coded.scheduler.core import (
     LOADING,
     PROBATION,
     REFILL_DELAY,
-    Figures,
     Scheduler,
-    WorkerView,
 )
+from claude_coded.scheduler.state import Figures, WorkerView
 from claude_coded.scheduler.vocabulary import (
     Action,
     Admit,
@@ -26,6 +25,7 @@ from claude_coded.scheduler.vocabulary import (
     EvictRequested,
     Limits,
     Phase,
+    Prepare,
     Refusal,
     Reject,
     ReleaseRequested,
@@ -41,18 +41,22 @@ from claude_coded.scheduler.vocabulary import (
     Want,
     WorkerExited,
     WorkerLoaded,
+    WorkerPrepared,
     WorkerReady,
     WorkerStirred,
     WorkerWanted,
     worker_name,
 )
+from claude_coded.scheduler.wishes import CERTAIN, STABLE
 
 __all__ = [
     "BACKOFF_FIRST",
     "BACKOFF_LAST",
+    "CERTAIN",
     "LOADING",
     "PROBATION",
     "REFILL_DELAY",
+    "STABLE",
     "Action",
     "Admit",
     "Assign",
@@ -63,6 +67,7 @@ __all__ = [
     "Figures",
     "Limits",
     "Phase",
+    "Prepare",
     "Refusal",
     "Reject",
     "ReleaseRequested",
@@ -79,6 +84,7 @@ __all__ = [
     "Want",
     "WorkerExited",
     "WorkerLoaded",
+    "WorkerPrepared",
     "WorkerReady",
     "WorkerStirred",
     "WorkerView",

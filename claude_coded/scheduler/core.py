@@ -8,6 +8,7 @@ from math import inf
 from typing import Any, Final
 
 from claude_coded.scheduler.sharing import fairly, is_spared
+from claude_coded.scheduler.state import Figures, Stage, Ticket, WorkerView
 from claude_coded.scheduler.vocabulary import (
     Action,
     Admit,
@@ -18,6 +19,7 @@ from claude_coded.scheduler.vocabulary import (
     EvictRequested,
     Limits,
     Phase,
+    Prepare,
     Refusal,
     Reject,
     ReleaseRequested,
@@ -33,10 +35,12 @@ from claude_coded.scheduler.vocabulary import (
     Want,
     WorkerExited,
     WorkerLoaded,
+    WorkerPrepared,
     WorkerReady,
     WorkerStirred,
     WorkerWanted,
 )
+from claude_coded.scheduler.wishes import Wishes
 from claude_coded.turn import ConversationKey
 
 PROBATION: Final = 60.0
@@ -54,59 +58,10 @@ BACKOFF_LAST: Final = 60.0
 that ends by itself is replaced at once; if that ends too, after such a pause."""
 
 
-@dataclass(slots=True)
-class WorkerView:
-    """What the scheduler knows of a worker."""
-
-    id: int
-    launch: Hashable
-    phase: Phase = Phase.STARTING
-    loaded: bool = False  # it has answered once, or never will
-    conversation: ConversationKey | None = None
-    fit: Hashable = None
-    ticket: int | None = None  # whom it serves, or, while it starts, whom it is for
-    turns: int = 0
-    continued: bool = False  # its conversation went on beyond a first turn, or looks like it
-    since: float = 0.0
-    pending: bool = False  # background work may start a turn that nobody asked for
-    doomed: StopReason | None = None  # why it is to be stopped when its turn ends
-
-    @property
-    def hot(self) -> bool:
-        """Return whether it belongs to a conversation."""
-        return self.conversation is not None and self.phase is not Phase.STOPPING
-
-
-class _Stage(Enum):
-    LINED = 1  # waits for its conversation
-    ADMITTED = 2
-    WAITING = 3  # waits for a worker
-    SERVED = 4
-
-
-@dataclass(slots=True)
-class _Ticket:
-    id: int
-    conversation: ConversationKey
-    deadline: float
-    hold: bool = False
-    stage: _Stage = _Stage.LINED
-    want: Want | None = None
-    worker: int | None = None
-    placed: bool = False  # there is a place for it, and it waits for the CPU only
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """Counts of the moment."""
-
-    workers: int
-    busy: int
-    idle: int
-    spare: int
-    parked: int
-    starting: int
-    queued: int
+class _Step(Enum):
+    START = 1
+    STOP = 2
+    PREPARE = 3
 
 
 @dataclass(slots=True)
@@ -117,9 +72,9 @@ class Scheduler:
     spare_launch: Hashable
     workers: dict[int, WorkerView] = field(default_factory=dict)
     draining: bool = False
-    _tickets: dict[int, _Ticket] = field(default_factory=dict)  # in order of arrival
+    _tickets: dict[int, Ticket] = field(default_factory=dict)  # in order of arrival
     _owners: dict[ConversationKey, int] = field(default_factory=dict)
-    _demand: dict[Hashable, float] = field(default_factory=dict)
+    _wishes: Wishes = field(default_factory=Wishes)
     _next_worker: int = 1
     _refill_at: float = 0.0
     _pause: float = 0.0  # the last one after a failed start
@@ -145,11 +100,10 @@ class Scheduler:
             waits += [w.since + timeout for w in self._idle() if self._starved or not w.pending]
         if timeout := self.limits.park_timeout:
             waits += [w.since + timeout for w in self._parked_ones()]
-        start_at = -inf if self._may_start() else min(w.since + LOADING for w in self._loading())
         if any(t.placed for t in self._queue()):
-            waits.append(start_at)
-        if (step := self._refill_step()) is not False:
-            waits.append(max(self._refill_at, self._blocked_until, start_at if step is True else -inf))
+            waits.append(self._start_at())
+        if (step := self._refill_step()) is not None:
+            waits.append(self._due(step[0]))
         return min(waits, default=inf)
 
     def figures(self) -> Figures:
@@ -189,6 +143,7 @@ class Scheduler:
             TurnParked: self._parked,
             WorkerReady: self._ready,
             WorkerLoaded: self._loaded,
+            WorkerPrepared: self._prepared,
             WorkerStirred: self._stirred,
             WorkerExited: self._exited,
             EvictRequested: self._evicted,
@@ -202,7 +157,7 @@ class Scheduler:
 
     def _requested(self, event: TurnRequested, now: float) -> Iterator[Action]:
         deadline = inf if event.hold else now + self.limits.queue_timeout
-        ticket = _Ticket(event.ticket, event.conversation, deadline, event.hold)
+        ticket = Ticket(event.ticket, event.conversation, deadline, event.hold)
         if self.draining and not event.hold:
             yield Reject(ticket.id, Refusal.DRAINING)
         elif self.is_held(event.conversation):
@@ -215,8 +170,8 @@ class Scheduler:
         else:
             self._tickets[ticket.id] = ticket
 
-    def _admit(self, ticket: _Ticket) -> Iterator[Action]:
-        ticket.stage = _Stage.ADMITTED
+    def _admit(self, ticket: Ticket) -> Iterator[Action]:
+        ticket.stage = Stage.ADMITTED
         self._owners[ticket.conversation] = ticket.id
         yield Admit(ticket.id)
         if ticket.hold:
@@ -227,11 +182,10 @@ class Scheduler:
         ticket, want = self._tickets.get(event.ticket), event.want
         if ticket is None:
             return ()  # rejected meanwhile
-        ticket.stage, ticket.want = _Stage.WAITING, want
+        ticket.stage, ticket.want = Stage.WAITING, want
         if want.fresh:
-            self._demand = {launch: demand / 2 for launch, demand in self._demand.items() if demand > 0.01}
-            self._demand[want.launch] = self._demand.get(want.launch, 0.0) + 1.0
-            self._choose_spare_kind()
+            self._wishes.note(want)
+            self.spare_launch = self._wishes.launch(self.spare_launch)
         return ()
 
     def _cancelled(self, event: TicketCancelled, _now: float) -> Iterable[Action]:
@@ -240,7 +194,7 @@ class Scheduler:
 
     def _drained(self, _event: DrainRequested, _now: float) -> Iterator[Action]:
         self.draining = True
-        unserved = [t for t in self._tickets.values() if t.stage is not _Stage.SERVED and not t.hold]
+        unserved = [t for t in self._tickets.values() if t.stage is not Stage.SERVED and not t.hold]
         yield from self._reject_all(unserved, Refusal.DRAINING)
 
     def _resumed(self, _event: ResumeRequested, _now: float) -> Iterable[Action]:
@@ -250,7 +204,7 @@ class Scheduler:
     def _configured(self, event: Configured, now: float) -> Iterator[Action]:
         self.limits = event.limits
         if event.renew:
-            self._demand.clear()
+            self._wishes.clear()
             self.spare_launch = event.spare_launch
             self._pause, self._blocked_until = 0.0, now  # what kept workers from starting may be mended
             for worker in list(self.workers.values()):
@@ -261,19 +215,28 @@ class Scheduler:
             worker.loaded = True
         return ()
 
+    def _prepared(self, event: WorkerPrepared, _now: float) -> Iterator[Action]:
+        if (worker := self.workers.get(event.worker)) is None:
+            return
+        worker.preparing = False
+        if event.failed:
+            self._wishes.doubt()
+            if worker.phase is Phase.SPARE:
+                yield self._stop(worker, StopReason.UNUSABLE)
+
     def _stirred(self, event: WorkerStirred, now: float) -> Iterable[Action]:
         if (worker := self.workers.get(event.worker)) is not None:
             worker.pending, worker.since, worker.loaded = event.pending, now, True
         return ()
 
-    def _leave(self, ticket: _Ticket) -> Iterator[Action]:
+    def _leave(self, ticket: Ticket) -> Iterator[Action]:
         """Forget a ticket that holds no worker; the next of its conversation is admitted."""
         del self._tickets[ticket.id]
         if (worker := self._worker(ticket)) is not None:
             worker.ticket = None
         yield from self._pass_on(ticket)
 
-    def _pass_on(self, ticket: _Ticket) -> Iterator[Action]:
+    def _pass_on(self, ticket: Ticket) -> Iterator[Action]:
         if self._owners.get(ticket.conversation) != ticket.id:
             return
         del self._owners[ticket.conversation]
@@ -282,11 +245,11 @@ class Scheduler:
                 yield from self._admit(other)
                 return
 
-    def _reject(self, ticket: _Ticket, reason: Refusal, retry_after: float = 1.0) -> Iterator[Action]:
+    def _reject(self, ticket: Ticket, reason: Refusal, retry_after: float = 1.0) -> Iterator[Action]:
         yield Reject(ticket.id, reason, retry_after)
         yield from self._leave(ticket)
 
-    def _reject_all(self, tickets: list[_Ticket], reason: Refusal) -> Iterator[Action]:
+    def _reject_all(self, tickets: list[Ticket], reason: Refusal) -> Iterator[Action]:
         for ticket in reversed(tickets):  # the newest first, so that none is admitted only to be rejected
             yield from self._reject(ticket, reason)
 
@@ -328,6 +291,8 @@ class Scheduler:
         worker = self.workers.pop(event.worker, None)
         if worker is None:
             return
+        if worker.preparing and worker.phase is not Phase.STOPPING:
+            self._wishes.doubt()  # it may have died of that
         # A failure within the pause is of a process that was started before it.
         if event.failed and now >= self._blocked_until:
             self._pause = min(BACKOFF_LAST, 2 * self._pause or BACKOFF_FIRST)
@@ -336,7 +301,7 @@ class Scheduler:
             self._refill_at = max(self._refill_at, now + self._respite)
             self._respite = min(BACKOFF_LAST, 2 * self._respite or BACKOFF_FIRST)
         ticket = self._tickets.get(worker.ticket) if worker.ticket is not None else None
-        if ticket is None or ticket.stage is _Stage.SERVED:
+        if ticket is None or ticket.stage is Stage.SERVED:
             return  # who is served gives the worker back
         ticket.worker = None
         if event.failed:
@@ -346,7 +311,7 @@ class Scheduler:
         waiting = [
             t
             for t in self._tickets.values()
-            if t.conversation == event.conversation and t.stage is not _Stage.SERVED and not t.hold
+            if t.conversation == event.conversation and t.stage is not Stage.SERVED and not t.hold
         ]
         yield from self._reject_all(waiting, Refusal.EVICTED)
         if (worker := self.of(event.conversation)) is not None:
@@ -383,7 +348,7 @@ class Scheduler:
         freeing = sum(w.phase is Phase.STOPPING for w in self.workers.values())
         room = self.limits.size - len(self.workers)
         blocked = False  # a ticket that waits for a place holds back those behind it that need one too
-        for ticket in self._in_turn([t for t in self._tickets.values() if t.stage is _Stage.WAITING]):
+        for ticket in self._in_turn([t for t in self._tickets.values() if t.stage is Stage.WAITING]):
             if ticket.worker is not None:
                 continue  # a worker is being started for it
             assert ticket.want is not None
@@ -409,13 +374,13 @@ class Scheduler:
                 blocked = True
         self._starved = blocked
 
-    def _start_for(self, ticket: _Ticket, want: Want, now: float) -> Iterator[Action]:
+    def _start_for(self, ticket: Ticket, want: Want, now: float) -> Iterator[Action]:
         """Start a worker for a ticket that has a place, or let it wait until others have loaded."""
         ticket.placed = not self._may_start()
         if not ticket.placed:
             yield self._spawn(want.launch, now, ticket)
 
-    def _use_own(self, ticket: _Ticket, want: Want, own: WorkerView, now: float) -> Iterator[Action]:
+    def _use_own(self, ticket: Ticket, want: Want, own: WorkerView, now: float) -> Iterator[Action]:
         """Take the conversation's own worker; an unsuited one goes first: two never share a session."""
         if own.phase not in (Phase.IDLE, Phase.PARKED):
             return
@@ -424,7 +389,7 @@ class Scheduler:
         else:
             yield self._stop(own, StopReason.UNSUITED)
 
-    def _use_spare(self, ticket: _Ticket, spare: WorkerView, now: float) -> Iterator[Action]:
+    def _use_spare(self, ticket: Ticket, spare: WorkerView, now: float) -> Iterator[Action]:
         if spare.phase is Phase.SPARE:
             yield self._assign(ticket, spare, now)
         else:
@@ -434,10 +399,14 @@ class Scheduler:
     def _spare_for(self, want: Want) -> WorkerView | None:
         if not want.fresh:
             return None
-        suited = [w for w in self._spares() if w.launch == want.launch]
-        return min(suited, key=lambda w: (w.phase is Phase.STARTING, w.since), default=None)
+        suited = [w for w in self._spares() if w.launch == want.launch and w.outfit in (None, want.outfit)]
 
-    def _victim(self, ticket: _Ticket, now: float) -> WorkerView | None:
+        def rank(spare: WorkerView) -> tuple[bool, bool, bool, float]:
+            return spare.phase is Phase.STARTING, spare.preparing, spare.outfit is None, spare.since
+
+        return min(suited, key=rank, default=None)
+
+    def _victim(self, ticket: Ticket, now: float) -> WorkerView | None:
         """Return the worker whose place is given to a ticket; never a busy one.
 
         Idle and never continued (past its probation), idle by last use, spares, parked by last use; and after
@@ -458,7 +427,7 @@ class Scheduler:
         evictable = (w for w in self.workers.values() if self._evictable(w, ticket, now))
         return min(evictable, key=rank, default=None)
 
-    def _evictable(self, worker: WorkerView, ticket: _Ticket, now: float) -> bool:
+    def _evictable(self, worker: WorkerView, ticket: Ticket, now: float) -> bool:
         owner = self._owners.get(worker.conversation) if worker.conversation is not None else None
         if owner is not None and owner < ticket.id:
             return False  # it is about to serve who came earlier
@@ -478,42 +447,63 @@ class Scheduler:
 
     def _refill(self, now: float) -> Iterator[Action]:
         """Keep spares ready, when nobody waits and the CPU is not needed for first turns."""
-        if now < max(self._refill_at, self._blocked_until):
-            return
         step = self._refill_step()
-        if isinstance(step, WorkerView):
-            unsuited = step.phase is Phase.SPARE and step.launch != self.spare_launch
-            self._refill_at = now + REFILL_DELAY
-            yield self._stop(step, StopReason.UNSUITED if unsuited else StopReason.CAPACITY)
-        elif step and self._may_start():
-            yield self._spawn(self.spare_launch, now)
+        if step is None or now < self._due(step[0]):
+            return
+        self._refill_at = now + REFILL_DELAY
+        match step:
+            case _Step.START, _:
+                yield self._spawn(self.spare_launch, now)
+            case _Step.STOP, worker if worker is not None:
+                unsuited = worker.phase is Phase.SPARE and not self._suits(worker)
+                yield self._stop(worker, StopReason.UNSUITED if unsuited else StopReason.CAPACITY)
+            case _Step.PREPARE, worker if worker is not None:
+                worker.outfit, worker.preparing = self._wishes.outfit(worker.launch), True
+                yield Prepare(worker.id, worker.outfit)
 
-    def _refill_step(self) -> WorkerView | bool:
-        """Return whom to stop for the spares' sake, or whether to start one; time aside."""
-        if self.draining or any(t.stage is _Stage.WAITING for t in self._tickets.values()):
-            return False
+    def _refill_step(self) -> tuple[_Step, WorkerView | None] | None:
+        """Return what to do for the spares' sake, and to whom; time aside."""
+        if self.draining or any(t.stage is Stage.WAITING for t in self._tickets.values()):
+            return None
         target, spares = self.limits.spare_target, self._spares()
-        missing = sum(w.launch == self.spare_launch for w in spares) < target
+        suited = [w for w in spares if self._suits(w)]
+        missing = len(suited) < target
         ready = [w for w in spares if w.phase is Phase.SPARE]
-        unsuited = [w for w in ready if w.launch != self.spare_launch]
+        unsuited = [w for w in ready if w not in suited]
         if len(ready) > target or (missing and unsuited):
-            return (unsuited or ready)[0]
-        if not missing or len(self.workers) < self.limits.size:
-            return missing
-        if sum(w.hot for w in self.workers.values()) <= self.limits.hot_capacity:
-            return False
+            return _Step.STOP, (unsuited or ready)[0]
+        if not missing:
+            plain = self._to_prepare(suited)
+            return (_Step.PREPARE, plain) if plain is not None else None
+        if len(self.workers) < self.limits.size:
+            return _Step.START, None
         idle = [w for w in self._idle() if not w.pending]
-        return min(idle, key=lambda w: w.since, default=False)
+        if not idle or sum(w.hot for w in self.workers.values()) <= self.limits.hot_capacity:
+            return None
+        return _Step.STOP, min(idle, key=lambda w: w.since)
 
-    def _choose_spare_kind(self) -> None:
-        """Follow what new conversations ask for, with a bias to stay: a change costs a start."""
-        for launch, demand in self._demand.items():
-            if demand > 2 * self._demand.get(self.spare_launch, 0.0):
-                self.spare_launch = launch
+    def _to_prepare(self, spares: list[WorkerView]) -> WorkerView | None:
+        """Return the spare that is to be prepared next, if any: one at a time."""
+        if self._wishes.outfit(self.spare_launch) is None or any(w.preparing for w in self.workers.values()):
+            return None
+        plain = [w for w in spares if w.phase is Phase.SPARE and w.outfit is None]
+        prepared = sum(w.outfit is not None for w in spares)
+        return plain[0] if plain and prepared < self._wishes.share(self.limits.spare_target) else None
+
+    def _suits(self, spare: WorkerView) -> bool:
+        """Return whether a spare is what spares are to be; a plain one always is but for its launch."""
+        outfits = (None, self._wishes.outfit(self.spare_launch))
+        return spare.launch == self.spare_launch and spare.outfit in outfits
+
+    def _due(self, step: _Step) -> float:
+        """Return from when on something may be done for the spares' sake."""
+        loading = [w.since + LOADING for w in self._loading()]
+        waits = {_Step.START: [self._start_at()], _Step.STOP: [], _Step.PREPARE: loading}
+        return max(self._refill_at, self._blocked_until, *waits[step])
 
     # Helpers -------------------------------------------------------------------------------------------
 
-    def _spawn(self, launch: Hashable, now: float, ticket: _Ticket | None = None) -> Action:
+    def _spawn(self, launch: Hashable, now: float, ticket: Ticket | None = None) -> Action:
         worker = WorkerView(self._next_worker, launch, since=now)
         self._next_worker += 1
         self.workers[worker.id] = worker
@@ -525,13 +515,13 @@ class Scheduler:
         self._refill_at = now + REFILL_DELAY
         return Spawn(worker.id, launch)
 
-    def _assign(self, ticket: _Ticket, worker: WorkerView, now: float) -> Action:
+    def _assign(self, ticket: Ticket, worker: WorkerView, now: float) -> Action:
         assert ticket.want is not None
         hot = worker.phase in (Phase.IDLE, Phase.PARKED)
         worker.phase, worker.ticket, worker.since = Phase.BUSY, ticket.id, now
         worker.conversation, worker.fit = ticket.conversation, ticket.want.fit
         worker.continued |= hot or not ticket.want.fresh or ticket.want.lasting
-        ticket.stage, ticket.worker = _Stage.SERVED, worker.id
+        ticket.stage, ticket.worker = Stage.SERVED, worker.id
         if not hot:
             self._refill_at = now + REFILL_DELAY
         return Assign(ticket.id, worker.id, hot)
@@ -540,24 +530,24 @@ class Scheduler:
         worker.phase, worker.ticket = Phase.STOPPING, None
         return Stop(worker.id, reason)
 
-    def _worker(self, ticket: _Ticket) -> WorkerView | None:
+    def _worker(self, ticket: Ticket) -> WorkerView | None:
         """Return the worker that serves a ticket or is being started for it."""
         return self.workers.get(ticket.worker) if ticket.worker is not None else None
 
-    def _queue(self) -> list[_Ticket]:
+    def _queue(self) -> list[Ticket]:
         """Return the tickets that wait for their conversation or, with none on its way, for a worker."""
-        waiting = (_Stage.LINED, _Stage.WAITING)
+        waiting = (Stage.LINED, Stage.WAITING)
         return [t for t in self._tickets.values() if t.worker is None and t.stage in waiting]
 
-    def _crowd(self) -> list[_Ticket]:
+    def _crowd(self) -> list[Ticket]:
         """Return those of them that are many when the queue is full: who has a place is no burden."""
         return [t for t in self._queue() if not t.placed]
 
-    def _in_turn(self, waiting: list[_Ticket]) -> Sequence[_Ticket]:
+    def _in_turn(self, waiting: list[Ticket]) -> Sequence[Ticket]:
         """Return waiting tickets in the order in which they are served."""
         return fairly(waiting, self._held()) if len(waiting) > 1 else waiting
 
-    def _has_no_room(self, ticket: _Ticket) -> bool:
+    def _has_no_room(self, ticket: Ticket) -> bool:
         """Return whether too many wait for this one to wait, too: those whose turn comes before it."""
         crowd = self._crowd()
         if ticket.id not in self._tickets:
@@ -578,6 +568,10 @@ class Scheduler:
     def _may_start(self) -> bool:
         """Return whether one more process may start: beyond the CPUs all would be late."""
         return len(self._loading()) < self.limits.starts
+
+    def _start_at(self) -> float:
+        """Return from when on one more process may start, should none that loads ever answer."""
+        return -inf if self._may_start() else min(w.since + LOADING for w in self._loading())
 
     def _idle(self) -> list[WorkerView]:
         """Return the idle workers; not those that an admitted ticket is about to ask for."""

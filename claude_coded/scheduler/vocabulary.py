@@ -77,14 +77,15 @@ class Want:
     """Which worker suits a ticket.
 
     `fit` is what a hot worker of the conversation must have been set up with. `launch` is how a process
-    for it is started; `fresh` says that any process of that launch serves, a spare included. `lasting`: it
-    looks as if more turns were to follow.
+    for it is started; `fresh` says that any process of that launch serves, a spare included, unless that was
+    prepared with another `outfit` than this. `lasting`: it looks as if more turns were to follow.
     """
 
     fit: Hashable
     launch: Hashable
     fresh: bool
     lasting: bool = False
+    outfit: Hashable = None
 
 
 # Events ------------------------------------------------------------------------------------------------
@@ -144,6 +145,14 @@ class WorkerLoaded:
     """A process has answered for the first time: its start takes no more of the CPU."""
 
     worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPrepared:
+    """A preparation has ended; where it `failed` the process is of no use."""
+
+    worker: int
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +220,7 @@ Event = (
     | TurnParked
     | WorkerReady
     | WorkerLoaded
+    | WorkerPrepared
     | WorkerStirred
     | WorkerExited
     | EvictRequested
@@ -258,6 +268,17 @@ class Spawn:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepare:
+    """Set a spare up for a conversation that is expected; a WorkerPrepared or WorkerExited is to follow.
+
+    The spare may be assigned before that, to a ticket that wants this outfit.
+    """
+
+    worker: int
+    outfit: Hashable
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End a process; a WorkerExited is to follow."""
 
@@ -265,4 +286,4 @@ class Stop:
     reason: StopReason
 
 
-Action = Admit | Assign | Reject | Spawn | Stop
+Action = Admit | Assign | Reject | Spawn | Prepare | Stop

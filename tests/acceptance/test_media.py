@@ -15,7 +15,7 @@ import pytest
 
 from claude_coded.ask import Ask
 from claude_coded.claude.launch import Launch, environment, find_binary
-from claude_coded.claude.protocol import Setup
+from claude_coded.claude.protocol import Outfit, Setup
 from claude_coded.turn import Document, Image, Message, Role, Text, ToolCall, ToolOutcome, TurnFinished
 from claude_coded.worker import Cli, Watch, Worker
 from tests.acceptance.conftest import Start
@@ -246,11 +246,11 @@ async def talk_to(launch: Launch, model: Model, home: Path, turns: Callable[[Say
     watch = Watch(*[lambda *_: None] * 7)
     worker = Worker(1, launch, cli, watch)
     await worker.start()
-    setup: list[Setup | None] = [Setup(resumed=launch.session is not None), None, None]
+    outfits = [Outfit(Setup(resumed=launch.session is not None)), None, None]
 
     async def say(*messages: Message) -> None:
         seeds = [(message, str(uuid4())) for message in messages[:-1]]
-        turn = await worker.begin(Ask(messages[-1], str(uuid4()), setup=setup.pop(0), seeds=seeds))
+        turn = await worker.begin(Ask(messages[-1], str(uuid4()), outfit=outfits.pop(0), seeds=seeds))
         while not isinstance((events := await turn.take())[-1], TurnFinished):
             assert events
         assert worker.settle()

@@ -43,8 +43,8 @@ START_TIMEOUT: Final = 30.0
 STOP_TIMEOUT: Final = 20.0
 """Seconds: of silence in an answer, for a process to come up, and for one to end after TERM."""
 
-SPARE_AGE: Final = 1.5
-"""Seconds that a spare must have been seen: a younger one is still loading what its first turn needs."""
+SPARE_AGE: Final = 2.0
+"""Seconds that a spare must have been seen: a younger one still loads, or is being prepared."""
 
 POLL: Final = 0.05
 SETTLE: Final = 0.05

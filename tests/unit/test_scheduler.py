@@ -15,9 +15,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from claude_coded.scheduler import (
     BACKOFF_FIRST,
     BACKOFF_LAST,
+    CERTAIN,
     LOADING,
     PROBATION,
     REFILL_DELAY,
+    STABLE,
     Action,
     Admit,
     Assign,
@@ -27,6 +29,7 @@ from claude_coded.scheduler import (
     EvictRequested,
     Limits,
     Phase,
+    Prepare,
     Refusal,
     Reject,
     ReleaseRequested,
@@ -43,6 +46,7 @@ from claude_coded.scheduler import (
     Want,
     WorkerExited,
     WorkerLoaded,
+    WorkerPrepared,
     WorkerReady,
     WorkerStirred,
     WorkerWanted,
@@ -62,8 +66,8 @@ def tenant_of(name: str) -> str:
     return "other" if name.isupper() else "default"
 
 
-def fresh(kind: str = AGENT) -> Want:
-    return Want(fit=kind, launch=kind, fresh=True)
+def fresh(kind: str = AGENT, outfit: str | None = None) -> Want:
+    return Want(fit=kind, launch=kind, fresh=True, outfit=outfit)
 
 
 def resume(name: str, kind: str = AGENT) -> Want:
@@ -1368,11 +1372,14 @@ class Process:
     begun: float = 0.0  # when it last changed before it answered
     doomed: bool = False
     outdated: bool = False  # as doomed, but for turns that wait for their client
+    outfit: Hashable = None  # what it was prepared with
+    preparing: bool = False
     used: float = 0.0
 
 
 CONVERSATIONS = "abcDE"
 PICKS = st.integers(0, 1000)
+OUTFITS = st.sampled_from(["x", "y", None])
 OPEN = {Stage.LINED, Stage.ADMITTED, Stage.WAITING}
 
 
@@ -1386,6 +1393,7 @@ class Pool(RuleBasedStateMachine):
         self.processes: dict[int, Process] = {}  # those that live
         self.spawned = 0
         self.held_until = 0.0
+        self.wishes: list[Want] = []  # the last that were the same
         self.scheduler = Scheduler(Limits(1), AGENT)
 
     @initialize(
@@ -1419,6 +1427,8 @@ class Pool(RuleBasedStateMachine):
                     self.on_reject(action)
                 case Spawn():
                     self.on_spawn(action)
+                case Prepare():
+                    self.on_prepare(action)
                 case Stop():
                     process = self.processes[action.worker]
                     assert process.phase in {Phase.IDLE, Phase.PARKED, Phase.SPARE}
@@ -1452,6 +1462,7 @@ class Pool(RuleBasedStateMachine):
             assert process.phase is Phase.SPARE
             assert process.launch == asker.want.launch
             assert asker.want.fresh == (process.conversation is None)
+            assert process.outfit in (None, asker.want.outfit)
         asker.stage, asker.worker = Stage.SERVED, process.id
         asker.ends += 1
         self.goes_on(process)
@@ -1508,6 +1519,16 @@ class Pool(RuleBasedStateMachine):
         assert len(self.processes) <= self.scheduler.limits.size
         assert len(self.loading()) <= self.scheduler.limits.starts
 
+    def on_prepare(self, action: Prepare) -> None:
+        process = self.processes[action.worker]
+        assert len(self.wishes) >= STABLE
+        assert (self.wishes[-1].launch, self.wishes[-1].outfit) == (process.launch, action.outfit)
+        assert (process.phase, process.outfit) == (Phase.SPARE, None)
+        assert not self.loading()
+        assert not any(p.preparing for p in self.processes.values())
+        assert self.asker(0, Stage.WAITING) is None
+        process.outfit, process.preparing = action.outfit, True
+
     def goes_on(self, process: Process) -> None:
         """Give a process more time to load, unless it was given up."""
         if self.now < process.begun + LOADING:
@@ -1541,25 +1562,51 @@ class Pool(RuleBasedStateMachine):
         self.askers[ticket] = Asker(ticket, name, hold=True)
         self.send(TurnRequested(ticket, key(name), hold=True))
 
-    @rule(pick=PICKS, kind=st.sampled_from([AGENT, CHAT]), resumes=st.booleans())
-    def want(self, pick: int, kind: str, resumes: bool) -> None:
+    @rule(pick=PICKS, kind=st.sampled_from([AGENT, CHAT]), outfit=OUTFITS, resumes=st.booleans())
+    def want(self, pick: int, kind: str, outfit: str | None, resumes: bool) -> None:
         if (asker := self.asker(pick, Stage.ADMITTED, hold=False)) is not None:
-            asker.want = resume(asker.conversation, kind) if resumes else fresh(kind)
-            asker.stage = Stage.WAITING
-            self.send(WorkerWanted(asker.id, asker.want))
+            self.wish(asker, resume(asker.conversation, kind) if resumes else fresh(kind, outfit))
 
-    @rule(name=st.sampled_from(CONVERSATIONS), kind=st.sampled_from([AGENT, CHAT]), resumes=st.booleans())
-    def request_and_want(self, name: str, kind: str, resumes: bool) -> None:
+    def wish(self, asker: Asker, want: Want) -> None:
+        asker.want, asker.stage = want, Stage.WAITING
+        if want.fresh:
+            self.wishes = [*self.wishes, want] if self.wishes[-1:] in ([], [want]) else [want]
+        self.send(WorkerWanted(asker.id, want))
+
+    @rule(
+        name=st.sampled_from(CONVERSATIONS),
+        kind=st.sampled_from([AGENT, CHAT]),
+        outfit=OUTFITS,
+        resumes=st.booleans(),
+    )
+    def request_and_want(self, name: str, kind: str, outfit: str | None, resumes: bool) -> None:
         self.request(name)
         asker = self.askers[len(self.askers)]
         if asker.stage is Stage.ADMITTED:
-            asker.want, asker.stage = resume(name, kind) if resumes else fresh(kind), Stage.WAITING
-            self.send(WorkerWanted(asker.id, asker.want))
+            self.wish(asker, resume(name, kind) if resumes else fresh(kind, outfit))
+
+    @rule(name=st.sampled_from(CONVERSATIONS), kind=st.sampled_from([AGENT, CHAT]), outfit=OUTFITS)
+    def wish_the_same_again_and_again(self, name: str, kind: str, outfit: str | None) -> None:
+        for _ in range(STABLE):
+            self.request_and_want(name, kind, outfit, resumes=False)
+            if (asker := self.askers[len(self.askers)]).stage in OPEN:
+                self.end(asker)
+                self.send(TicketCancelled(asker.id))
+
+    @rule(failed=st.booleans())
+    def prepared(self, failed: bool) -> None:
+        if (process := self.preparing()) is not None:
+            process.preparing = False
+            spare = process.phase is Phase.SPARE
+            if failed:
+                self.wishes.clear()
+            self.send(WorkerPrepared(process.id, failed))
+            assert not (spare and failed) or process.phase is Phase.STOPPING
 
     @rule(name=st.sampled_from(CONVERSATIONS), pick=PICKS)
     def go_through_a_turn(self, name: str, pick: int) -> None:
         """Have a whole turn where nothing is in the way: so many conversations are idle at once."""
-        self.request_and_want(name, AGENT, resumes=False)
+        self.request_and_want(name, AGENT, None, resumes=False)
         for _ in range(2):
             self.exit_as_told(0)
             self.ready(pick)
@@ -1625,6 +1672,8 @@ class Pool(RuleBasedStateMachine):
     def exit_unasked(self, pick: int, failed: bool) -> None:
         if (process := self.process(pick, *Phase)) is not None:
             failed = failed and process.phase in {Phase.STARTING, Phase.SPARE, Phase.BUSY}
+            if process.preparing and process.phase is not Phase.STOPPING:
+                self.wishes.clear()
             del self.processes[process.id]
             if failed and self.now >= self.held_until:  # else it was started before the pause
                 self.held_until = self.now + BACKOFF_FIRST
@@ -1667,6 +1716,7 @@ class Pool(RuleBasedStateMachine):
     def configure(self, size: int, spares: int, renew: bool) -> None:
         if renew:
             self.held_until = self.now
+            self.wishes.clear()
             for process in self.processes.values():
                 process.outdated |= process.phase in {Phase.STARTING, Phase.BUSY, Phase.PARKED}
         limits = replace(self.scheduler.limits, size=size, spares=spares)
@@ -1725,8 +1775,8 @@ class Pool(RuleBasedStateMachine):
             return
         full = len(self.processes) >= self.scheduler.limits.size
         assert full or len(self.loading()) >= self.scheduler.limits.starts
-        spares = {p.launch for p in self.processes.values() if p.phase is Phase.SPARE}
-        assert not any(a.want is not None and a.want.fresh and a.want.launch in spares for a in needy)
+        spares = [p for p in self.processes.values() if p.phase is Phase.SPARE]
+        assert not any(self.serves(spare, asker.want) for spare in spares for asker in needy)
         stopping = sum(p.phase is Phase.STOPPING for p in self.processes.values())
         room = max(0, self.scheduler.limits.size - len(self.processes))  # a smaller pool has too many
         if len(needy) > stopping + room:
@@ -1743,6 +1793,10 @@ class Pool(RuleBasedStateMachine):
         owned = {p.conversation for p in self.processes.values()}
         waiting = [a for a in self.askers.values() if a.stage is Stage.WAITING and a.id not in coming]
         return [a for a in waiting if a.conversation not in owned]
+
+    def serves(self, spare: Process, want: Want | None) -> bool:
+        assert want is not None
+        return want.fresh and want.launch == spare.launch and spare.outfit in (None, want.outfit)
 
     def evictable(self, process: Process, promised: set[str]) -> bool:
         if process.conversation in promised:
@@ -1766,7 +1820,8 @@ class Pool(RuleBasedStateMachine):
         """Let everything finish: every ticket comes to an end, and time alone then changes nothing."""
         for _ in range(20 * (len(self.askers) + len(self.processes) + 1)):
             self.ready(0)
-            self.want(0, AGENT, resumes=False)
+            self.want(0, AGENT, None, resumes=False)
+            self.prepared(failed=False)
             self.end_turn(0, "kept")
             self.exit_as_told(0)
             if (asker := self.asker(0, Stage.ADMITTED, hold=True)) is not None:
@@ -1786,9 +1841,11 @@ class Pool(RuleBasedStateMachine):
     def settle(self) -> None:
         """Spares are as many as they should be, and of the right kind, once nothing happens any more."""
         for _ in range(200):
-            if self.process(0, Phase.STARTING, Phase.STOPPING) is None and self.scheduler.deadline() == inf:
+            moving = self.process(0, Phase.STARTING, Phase.STOPPING) or self.preparing()
+            if moving is None and self.scheduler.deadline() == inf:
                 break
             self.ready(0)
+            self.prepared(failed=False)
             self.exit_as_told(0)
             self.pass_time_to_the_deadline()
         assert self.scheduler.deadline() == inf
@@ -1799,6 +1856,15 @@ class Pool(RuleBasedStateMachine):
         assert figures.spare == min(limits.spare_target, room)
         spares = [p for p in self.processes.values() if p.phase is Phase.SPARE]
         assert all(p.launch == self.scheduler.spare_launch for p in spares)
+        wish = self.wishes[-1] if len(self.wishes) >= STABLE else fresh()
+        outfit = wish.outfit if wish.launch == self.scheduler.spare_launch else None
+        assert all(p.outfit in (None, outfit) for p in spares)
+        few = limits.spare_target > 1 and len(self.wishes) < CERTAIN
+        plain = [p for p in spares if p.outfit is None]
+        assert outfit is None or len(plain) <= few
+
+    def preparing(self) -> Process | None:
+        return next((p for p in self.processes.values() if p.preparing), None)
 
 
 TestPool = Pool.TestCase

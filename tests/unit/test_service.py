@@ -34,7 +34,7 @@ class OneIdle:
         default_factory=lambda: [WorkerView(1, "launch", Phase.IDLE, conversation=KEY)]
     )
 
-    def on_release(self, _: object) -> None: ...
+    def on_release(self, tell: object, unused: object) -> None: ...
 
     def is_idle(self, key: ConversationKey) -> bool:
         return key == KEY
