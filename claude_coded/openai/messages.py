@@ -53,10 +53,17 @@ def history(given: list[ChatMessage]) -> tuple[str | None, tuple[Message, ...]]:
         raise InvalidRequest("at least one message is needed", param="messages")
     system: list[str] = []
     told = _Told()
+    telling, user, assistant = told.telling, Role.USER, Role.ASSISTANT
     for index, message in enumerate(given):
+        # Nearly all messages are one text and nothing more.
+        text = content if isinstance(content := message.content, str) and not content.isspace() else ""
         match message.role:
+            case "user" if text and not telling.open:
+                telling.messages.append(Message(user, (Text(text),)))
             case "user":
-                told.telling.add_question(_question(message, index))
+                telling.add_question(_question(message, index))
+            case "assistant" if text and not (telling.open or _has_more(message)):
+                telling.messages.append(Message(assistant, (Text(text),)))
             case "assistant":
                 told.add_answer(message, _answer(message, index), index)
             case "tool" | "function":
@@ -68,6 +75,12 @@ def history(given: list[ChatMessage]) -> tuple[str | None, tuple[Message, ...]]:
     if not messages or messages[-1].role is not Role.USER:
         raise InvalidRequest("the last message must be the user's", param=f"messages[{len(given) - 1}].role")
     return "\n\n".join(system) if system else None, tuple(messages)
+
+
+def _has_more(message: ChatMessage) -> bool:
+    """Return whether an assistant's message is more than its content."""
+    more = message.tool_calls or message.function_call or message.refusal
+    return bool(more) or message.audio is not None
 
 
 class _Told:
