@@ -6,14 +6,12 @@ session is taken back (a rewind) before anything else is asked, and so are finis
 has dropped.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
-
-import orjson
 
 from claude_coded.turn import (
     ConversationKey,
@@ -62,21 +60,25 @@ def _said(parts: Sequence[Part]) -> bytes:
     Clients reshape what they send again: text as parts or a string, white space at the ends, the order of
     keys in arguments, ids. None of that makes another message.
     """
-    text = "\n".join([part.text for part in parts if isinstance(part, Text)])
-    others = [_other(part) for part in parts if not isinstance(part, Text)]
-    return b"\0".join((text.strip().encode(), *others))
+    texts, others = [], []
+    for part in parts:
+        if isinstance(part, Text):
+            texts.append(part.text)
+        else:
+            others.append(_other(part))
+    return b"\0".join(("\n".join(texts).strip().encode(), *others))
 
 
 def _other(part: ToolCall | ToolOutcome | Image | RemoteImage | Document) -> bytes:
     match part:
-        case ToolOutcome(_, parts):
-            return b"outcome" + _said(parts)
-        case ToolCall(_, name, arguments):
-            return name.encode() + orjson.dumps(orjson.loads(arguments), option=orjson.OPT_SORT_KEYS)
-        case Image(media_type, data) | Document(media_type, data):
-            return media_type.encode() + data.encode()
-        case RemoteImage(url):
-            return url.encode()
+        case ToolCall():
+            return part.name.encode() + part.canonical
+        case ToolOutcome():
+            return b"outcome" + _said(part.parts)
+        case Image() | Document():
+            return part.media_type.encode() + part.data.encode()
+        case RemoteImage():
+            return part.url.encode()
 
 
 # What is known -----------------------------------------------------------------------------------------
