@@ -48,16 +48,18 @@ def history(given: list[ChatMessage]) -> tuple[str | None, tuple[Message, ...]]:
     system: list[str] = []
     told = _Told()
     telling, user, assistant = told.telling, Role.USER, Role.ASSISTANT
+    add = telling.messages.append
     for index, message in enumerate(given):
-        # Nearly all messages are one text and nothing more.
+        # Nearly all messages are one text and nothing more: they are not looked at twice.
         text = content if isinstance(content := message.content, str) and not content.isspace() else ""
+        more = message.tool_calls or message.function_call or message.refusal or telling.open
         match message.role:
             case "user" if text and not telling.open:
-                telling.messages.append(Message(user, (Text(text),)))
+                add(Message(user, (Text(text),)))
             case "user":
                 telling.add_question(_question(message, index))
-            case "assistant" if text and not (telling.open or _has_more(message)):
-                telling.messages.append(Message(assistant, (Text(text),)))
+            case "assistant" if text and not more and message.audio is None:
+                add(Message(assistant, (Text(text),)))
             case "assistant":
                 told.add_answer(message, _answer(message, index), index)
             case "tool" | "function":
@@ -69,12 +71,6 @@ def history(given: list[ChatMessage]) -> tuple[str | None, tuple[Message, ...]]:
     if not messages or messages[-1].role is not Role.USER:
         raise InvalidRequest("the last message must be the user's", param=f"messages[{len(given) - 1}].role")
     return "\n\n".join(system) if system else None, tuple(messages)
-
-
-def _has_more(message: ChatMessage) -> bool:
-    """Return whether an assistant's message is more than its content."""
-    more = message.tool_calls or message.function_call or message.refusal
-    return bool(more) or message.audio is not None
 
 
 class _Told:
