@@ -60,6 +60,8 @@ def _said(parts: Sequence[Part]) -> bytes:
     Clients reshape what they send again: text as parts or a string, white space at the ends, the order of
     keys in arguments, ids. None of that makes another message.
     """
+    if len(parts) == 1 and isinstance(part := parts[0], Text):
+        return part.text.strip().encode()
     texts, others = [], []
     for part in parts:
         if isinstance(part, Text):

@@ -85,17 +85,19 @@ class _Told:
 
     def add_answer(self, message: ChatMessage, parts: tuple[Part, ...], index: int) -> None:
         """Add what the assistant said; if that is nothing, there is no message."""
-        before = self.telling.answer if self.telling.open else ()
-        if before and all(isinstance(part, Text) for part in parts):
-            texts = (part for part in before if isinstance(part, Text))
-            calls = (part for part in before if not isinstance(part, Text))
-            self.telling.change_answer((*texts, *parts, *calls))
-            return
-        self.check_answered()
+        telling = self.telling
+        if telling.open:
+            before = telling.answer
+            if before and all(isinstance(part, Text) for part in parts):
+                texts = (part for part in before if isinstance(part, Text))
+                calls = (part for part in before if not isinstance(part, Text))
+                telling.change_answer((*texts, *parts, *calls))
+                return
+            self.check_answered()
         if parts:
-            self.telling.add_answer(parts)
-        if parts and self.telling.open:
-            self._made = f"{_place(index)}.{'function_call' if message.function_call else 'tool_calls'}"
+            telling.add_answer(parts)
+            if telling.open:
+                self._made = f"{_place(index)}.{'function_call' if message.function_call else 'tool_calls'}"
 
     def add_outcome(self, message: ChatMessage, index: int) -> None:
         """Add a tool's outcome."""
@@ -197,8 +199,8 @@ def _place(index: int) -> str:
 
 def _said(message: ChatMessage, index: int) -> tuple[Part, ...]:
     """Return the parts of a message's content that say something."""
-    if isinstance(text := message.content, str):
-        return (Text(text),) if text and not text.isspace() else ()
+    if not message.content:
+        return ()
     return tuple([part for part in _content(message, index) if not is_blank(part)])
 
 
