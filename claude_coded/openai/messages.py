@@ -50,18 +50,24 @@ def history(given: list[ChatMessage]) -> tuple[str | None, tuple[Message, ...]]:
     telling, user, assistant = told.telling, Role.USER, Role.ASSISTANT
     add = telling.messages.append
     for index, message in enumerate(given):
-        # Nearly all messages are one text and nothing more: they are not looked at twice.
-        text = content if isinstance(content := message.content, str) and not content.isspace() else ""
-        more = message.tool_calls or message.function_call or message.refusal or telling.open
+        # Nearly all messages are one text and nothing more: they are taken at once.
+        content = message.content
+        text = content if isinstance(content, str) and not (content.isspace() or telling.open) else ""
         match message.role:
-            case "user" if text and not telling.open:
+            case "user" if text:
                 add(Message(user, (Text(text),)))
             case "user":
                 telling.add_question(_question(message, index))
-            case "assistant" if text and not more and message.audio is None:
-                add(Message(assistant, (Text(text),)))
             case "assistant":
-                told.add_answer(message, _answer(message, index), index)
+                if text and not (
+                    message.tool_calls
+                    or message.function_call
+                    or message.refusal
+                    or message.audio is not None
+                ):
+                    add(Message(assistant, (Text(text),)))
+                else:
+                    told.add_answer(message, _answer(message, index), index)
             case "tool" | "function":
                 told.add_outcome(message, index)
             case "system" | "developer":
