@@ -64,7 +64,7 @@ def _said(parts: Sequence[Part]) -> bytes:
         return part.text.strip().encode()
     texts, others = [], []
     for part in parts:
-        if type(part) is Text:
+        if isinstance(part, Text):
             texts.append(part.text)
         else:
             others.append(_other(part))

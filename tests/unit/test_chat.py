@@ -354,7 +354,7 @@ def test_a_history_is_refused_or_can_be_told_apart(messages: list[dict[str, Any]
         chat = parse_chat(body(messages=messages))
     except InvalidRequest:
         return
-    assert len(list(chain(b"", chat.messages))) == len(chat.messages)
+    assert len(chain(b"", chat.messages)) == len(chat.messages)
     assert chat.messages[-1].role is Role.USER
     for message, following in pairwise(chat.messages):
         called = {part.id for part in message.parts if isinstance(part, ToolCall)}
