@@ -361,6 +361,26 @@ def test_a_history_is_refused_or_can_be_told_apart(messages: list[dict[str, Any]
         assert called == {part.id for part in following.parts if isinstance(part, ToolOutcome)}
 
 
+def outcome_of(messages: list[dict[str, Any]]) -> tuple[object, ...]:
+    """Return what is read, or the error."""
+    try:
+        chat = parse_chat(body(messages=messages))
+    except InvalidRequest as error:
+        return type(error), str(error), error.param
+    return chat.system, chat.messages
+
+
+@given(st.lists(MESSAGES, max_size=6))
+def test_a_string_is_a_list_of_one_text(messages: list[dict[str, Any]]) -> None:
+    in_parts = [
+        message | {"content": [{"type": "text", "text": message["content"]}]}
+        if isinstance(message.get("content"), str)
+        else message
+        for message in messages
+    ]
+    assert outcome_of(in_parts) == outcome_of(messages)
+
+
 @pytest.mark.parametrize("text", ["a", "My-chat_1.0", "0" * 128])
 def test_conversation_ids(text: str) -> None:
     assert check_conversation_id(text, "id") == text
