@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +14,7 @@ from claude_coded.errors import InvalidRequest, UnsupportedParameter
 from claude_coded.history import chain
 from claude_coded.openai.chat import parse_chat
 from claude_coded.openai.fields import FIELDS
-from claude_coded.openai.wire import check_conversation_id
+from claude_coded.openai.wire import IN_ONE_GO, check_conversation_id
 from claude_coded.turn import (
     Image,
     Message,
@@ -390,3 +391,26 @@ def test_conversation_ids(text: str) -> None:
 def test_bad_conversation_ids(text: str) -> None:
     with pytest.raises(InvalidRequest):
         check_conversation_id(text, "id")
+
+
+PADDING = {"role": "user", "content": "x" * IN_ONE_GO}
+
+
+@pytest.mark.parametrize("fields", [{}, {"unheard_of": 1}, {"seed": 1}])
+def test_a_large_body_is_read_as_a_small_one(fields: dict[str, Any]) -> None:
+    large, small = (parse_chat(body(messages=[one, HELLO], **fields)) for one in (PADDING, HELLO))
+    assert large.messages[0].text == PADDING["content"]
+    assert replace(large, messages=()) == replace(small, messages=())
+    assert large.messages[1:] == small.messages[1:]
+
+
+@pytest.mark.parametrize("fields", [{}, {"unheard_of": 1}])
+@pytest.mark.parametrize(
+    ("last", "param"),
+    [(17, "messages[1]"), ({"role": "user", "content": 17}, "messages[1].content"), ({}, "messages[1]")],
+)
+def test_what_is_wrong_in_a_large_body_is_named(fields: dict[str, Any], last: object, param: str) -> None:
+    for one in (PADDING, HELLO):
+        with pytest.raises(InvalidRequest) as raised:
+            parse_chat(body(messages=[one, last], **fields))
+        assert raised.value.param == param
