@@ -6,14 +6,12 @@ session is taken back (a rewind) before anything else is asked, and so are finis
 has dropped.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
-
-import orjson
 
 from claude_coded.turn import (
     ConversationKey,
@@ -39,47 +37,50 @@ def seed_digest(tenant: str, *, agent: bool) -> bytes:
     return sha256(f"{int(agent)}:{tenant}".encode()).digest()
 
 
-def chain(start: bytes, messages: Iterable[Message]) -> Iterator[bytes]:
-    """Yield the digest after each message."""
-    digest, assistant = start, Role.ASSISTANT
+def chain(start: bytes, messages: Iterable[Message]) -> list[bytes]:
+    """Return the digest after each message."""
+    digests, digest, assistant = [], start, Role.ASSISTANT
+    new = sha256().copy  # costs less than the constructor, which looks for the algorithm
     for message in messages:
-        role = b"a" if message.role is assistant else b"u"
         parts = message.parts
-        if len(parts) == 1 and type(parts[0]) is Text:  # as nearly all are
-            said = parts[0].text.strip().encode("utf-8", "surrogatepass")
+        if len(parts) == 1 and type(part := parts[0]) is Text:  # as in nearly all: a call less
+            said = part.text.strip().encode()
         else:
-            said = b"".join(_pieces(parts))
-        digest = sha256(b"%b%b%b" % (digest, role, said)).digest()
-        yield digest
+            said = _said(parts)
+        hasher = new()
+        hasher.update(digest + (b"a" if message.role is assistant else b"u") + said)
+        digest = hasher.digest()
+        digests.append(digest)
+    return digests
 
 
-def _pieces(parts: Sequence[Part]) -> list[bytes]:
+def _said(parts: Sequence[Part]) -> bytes:
     """Return what counts of a message's parts.
 
     Clients reshape what they send again: text as parts or a string, white space at the ends, the order of
     keys in arguments, ids. None of that makes another message.
     """
-    texts = [part.text for part in parts if isinstance(part, Text)]
-    pieces = ["\n".join(texts).strip().encode(errors="surrogatepass")]
-    if len(texts) < len(parts):
-        for part in parts:
-            if not isinstance(part, Text):
-                pieces += (b"\0", *_other_pieces(part))
-    return pieces
+    if len(parts) == 1 and type(part := parts[0]) is Text:
+        return part.text.strip().encode()
+    texts, others = [], []
+    for part in parts:
+        if isinstance(part, Text):
+            texts.append(part.text)
+        else:
+            others.append(_other(part))
+    return b"\0".join(("\n".join(texts).strip().encode(), *others))
 
 
-def _other_pieces(part: Part) -> Sequence[bytes]:
-    if isinstance(part, ToolOutcome):
-        return b"outcome", *_pieces(part.parts)
+def _other(part: ToolCall | ToolOutcome | Image | RemoteImage | Document) -> bytes:
     match part:
-        case ToolCall(_, name, arguments):
-            return name.encode(), orjson.dumps(orjson.loads(arguments), option=orjson.OPT_SORT_KEYS)
-        case Image(media_type, data) | Document(media_type, data):
-            return media_type.encode(), data.encode()
-        case RemoteImage(url):
-            return (url.encode(),)
-        case Text():  # counts with the others
-            return ()
+        case ToolCall():
+            return part.name.encode() + part.canonical
+        case ToolOutcome():
+            return b"outcome" + _said(part.parts)
+        case Image() | Document():
+            return part.media_type.encode() + part.data.encode()
+        case RemoteImage():
+            return part.url.encode()
 
 
 # What is known -----------------------------------------------------------------------------------------
@@ -187,9 +188,9 @@ class Told:
 
     def ends(self) -> list[int]:
         """Return how many messages may end a turn, the most first: an answer, and then a question."""
-        roles = [message.role for message in (*self.past, *self.asked[:1])]
         answer = Role.ASSISTANT
-        return [n for n in range(len(roles) - 1, 0, -1) if roles[n - 1] is answer and roles[n] is not answer]
+        answers = [message.role is answer for message in (*self.past, *self.asked[:1])]
+        return [n for n in range(len(answers) - 1, 0, -1) if answers[n - 1] and not answers[n]]
 
     def lengths(self, turns: Iterable[Head]) -> dict[bytes, int]:
         """Return how many messages lead to the end of each turn that the history holds, by its digest."""

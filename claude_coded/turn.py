@@ -10,8 +10,10 @@ history has tens of thousands.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 
+import orjson
 from msgspec import Struct
 
 from claude_coded.errors import CodedError
@@ -52,12 +54,20 @@ class Document(Struct, frozen=True, gc=False, tag="document"):
     name: str = ""
 
 
-class ToolCall(Struct, frozen=True, gc=False, tag="tool_call"):
+class ToolCall(Struct, frozen=True, dict=True, tag="tool_call"):
     """A call that the assistant made of a tool of the client's; `arguments` is the JSON text of an object."""
 
     id: str
     name: str
     arguments: str
+
+    @cached_property
+    def canonical(self) -> bytes:
+        """The arguments' one JSON text, keys sorted.
+
+        Raises ValueError where they are no JSON, and TypeError where they are nested too deep.
+        """
+        return orjson.dumps(orjson.loads(self.arguments), option=orjson.OPT_SORT_KEYS)
 
 
 class ToolOutcome(Struct, frozen=True, gc=False, tag="tool_outcome"):

@@ -2,21 +2,15 @@
 
 from typing import Any, Final, Literal
 
-import orjson
 from msgspec import Struct
 
 from claude_coded.errors import InvalidRequest, UnsupportedParameter
 from claude_coded.openai.content import ContentPart, content_part
 from claude_coded.openai.telling import Content, Telling
-from claude_coded.openai.wire import canonical
 from claude_coded.turn import Message, Part, Role, Text, ToolCall
 
 FUNCTION_CALL_ID: Final = "function_call_{}"
 """The id that the deprecated `function_call` of a message is given, which has none: the message's index."""
-
-
-FLAT: Final = 250
-"""So many brackets are never nested too deep to be written again."""
 
 
 class FunctionCall(Struct, frozen=True, gc=False):
@@ -53,12 +47,27 @@ def history(given: list[ChatMessage]) -> tuple[str | None, tuple[Message, ...]]:
         raise InvalidRequest("at least one message is needed", param="messages")
     system: list[str] = []
     told = _Told()
+    telling, user, assistant = told.telling, Role.USER, Role.ASSISTANT
+    add = telling.messages.append
     for index, message in enumerate(given):
+        # Nearly all messages are one text and nothing more: they are taken at once.
+        content = message.content
+        text = content if isinstance(content, str) and not (content.isspace() or telling.open) else ""
         match message.role:
+            case "user" if text:
+                add(Message(user, (Text(text),)))
             case "user":
-                told.telling.add_question(_question(message, index))
+                telling.add_question(_question(message, index))
             case "assistant":
-                told.add_answer(message, _answer(message, index), index)
+                if text and not (
+                    message.tool_calls
+                    or message.function_call
+                    or message.refusal
+                    or message.audio is not None
+                ):
+                    add(Message(assistant, (Text(text),)))
+                else:
+                    told.add_answer(message, _answer(message, index), index)
             case "tool" | "function":
                 told.add_outcome(message, index)
             case "system" | "developer":
@@ -82,37 +91,39 @@ class _Told:
 
     def add_answer(self, message: ChatMessage, parts: tuple[Part, ...], index: int) -> None:
         """Add what the assistant said; if that is nothing, there is no message."""
-        before = self.telling.answer if self.telling.open else ()
-        if before and all(isinstance(part, Text) for part in parts):
-            texts = (part for part in before if isinstance(part, Text))
-            calls = (part for part in before if not isinstance(part, Text))
-            self.telling.change_answer((*texts, *parts, *calls))
-            return
-        self.check_answered()
+        telling = self.telling
+        if telling.open:
+            before = telling.answer
+            if before and all(isinstance(part, Text) for part in parts):
+                texts = (part for part in before if isinstance(part, Text))
+                calls = (part for part in before if not isinstance(part, Text))
+                telling.change_answer((*texts, *parts, *calls))
+                return
+            self.check_answered()
         if parts:
-            self.telling.add_answer(parts)
-        if parts and self.telling.open:
-            self._made = f"{_place(index)}.{'function_call' if message.function_call else 'tool_calls'}"
+            telling.add_answer(parts)
+            if telling.open:
+                self._made = f"{_place(index)}.{'function_call' if message.function_call else 'tool_calls'}"
 
     def add_outcome(self, message: ChatMessage, index: int) -> None:
         """Add a tool's outcome."""
-        call = self._called(message, _place(index))
+        call = self._called(message, index)
         self.telling.add_outcome(call, tuple(_content(message, index)))
 
-    def _called(self, message: ChatMessage, place: str) -> str:
+    def _called(self, message: ChatMessage, index: int) -> str:
         """Return the id of the call that a message answers: a function's names the function alone."""
         waiting = self.telling.open
         if message.role == "function":
             if (id_ := next(iter(waiting), None)) is None or waiting[id_] != message.name:
                 raise InvalidRequest(
                     f"no call of the function {message.name!r} in the message before waits for a result",
-                    param=f"{place}.name",
+                    param=f"{_place(index)}.name",
                 )
             return id_
         if message.tool_call_id is None or message.tool_call_id not in waiting:
             raise InvalidRequest(
                 f"no call {message.tool_call_id!r} of the assistant message before waits for a result",
-                param=f"{place}.tool_call_id",
+                param=f"{_place(index)}.tool_call_id",
             )
         return message.tool_call_id
 
@@ -176,16 +187,16 @@ def tool_call(id_: str, function: FunctionCall, place: str) -> ToolCall:
     """Return a call of a function. Raises InvalidRequest."""
     if not function.name:
         raise InvalidRequest("a function has a name", param=f"{place}.name")
+    call = ToolCall(id_, function.name, function.arguments or "{}")
     try:
-        arguments = orjson.loads(function.arguments or "{}")
+        is_object = call.canonical.startswith(b"{")  # histories are compared by it
     except ValueError:
-        arguments = None
-    param = f"{place}.arguments"
-    if not isinstance(arguments, dict):
-        raise InvalidRequest("arguments are the JSON text of an object", param=param)
-    if function.arguments.count("{") + function.arguments.count("[") > FLAT:
-        canonical(arguments, param)  # histories are compared by it
-    return ToolCall(id_, function.name, function.arguments or "{}")
+        is_object = False
+    except TypeError:
+        raise InvalidRequest("these arguments are nested too deep", param=f"{place}.arguments") from None
+    if not is_object:
+        raise InvalidRequest("arguments are the JSON text of an object", param=f"{place}.arguments")
+    return call
 
 
 def _place(index: int) -> str:
@@ -194,17 +205,20 @@ def _place(index: int) -> str:
 
 def _said(message: ChatMessage, index: int) -> tuple[Part, ...]:
     """Return the parts of a message's content that say something."""
-    if isinstance(text := message.content, str):
-        return (Text(text),) if text and not text.isspace() else ()
-    return tuple(part for part in _content(message, index) if not is_blank(part))
+    if not message.content:
+        return ()
+    return tuple([part for part in _content(message, index) if not is_blank(part)])
 
 
 def _content(message: ChatMessage, index: int) -> list[Content]:
     if isinstance(message.content, str):
         return [Text(message.content)]
-    place = _place(index)
-    parts = enumerate(message.content or ())
-    return [content_part(part, message.role, f"{place}.content[{number}]") for number, part in parts]
+    return [
+        Text(part.text)
+        if part.type == "text" and part.text is not None  # as nearly all are
+        else content_part(part, message.role, f"{_place(index)}.content[{number}]")
+        for number, part in enumerate(message.content or ())
+    ]
 
 
 def _texts(message: ChatMessage, index: int) -> list[str]:

@@ -1,8 +1,12 @@
 """A history as a client tells it, whatever its API: what comes in which order."""
 
+from typing import Final
+
 from claude_coded.turn import Document, Image, Message, Part, RemoteImage, Role, Text, ToolCall, ToolOutcome
 
 Content = Text | Image | RemoteImage | Document
+
+_USER: Final = Role.USER  # Enum looks a member up for longer than a message takes otherwise
 
 
 class Telling:
@@ -26,7 +30,7 @@ class Telling:
 
     def add_question(self, parts: tuple[Part, ...]) -> None:
         """Add what the user says."""
-        (self._later if self.open else self.messages).append(Message(Role.USER, parts))
+        (self._later if self.open else self.messages).append(Message(_USER, parts))
 
     def add_answer(self, parts: tuple[Part, ...]) -> None:
         """Add what the assistant says; no calls may wait."""
@@ -42,10 +46,10 @@ class Telling:
         """Add what a call that waits has returned."""
         del self.open[call]
         outcome, last = ToolOutcome(call, parts), self.messages[-1]
-        if last.role is Role.USER:
-            self.messages[-1] = Message(Role.USER, (*last.parts, outcome))
+        if last.role is _USER:
+            self.messages[-1] = Message(_USER, (*last.parts, outcome))
         else:
-            self.messages.append(Message(Role.USER, (outcome,)))
+            self.messages.append(Message(_USER, (outcome,)))
         if not self.open:
             self.messages += self._later
             self._later = []

@@ -54,20 +54,29 @@ class BodyDecoder:
         self._names = tuple(known)
         self._list = msgspec.json.Decoder(list[kind])  # type: ignore[valid-type]
         self._item = msgspec.json.Decoder(kind)
-        types = dict.fromkeys(self._names, Any) | {long: list[kind] | str}  # type: ignore[valid-type]
+        self._usual = self._fields_with(list[kind] | str)  # type: ignore[valid-type]
+        self._in_items = self._fields_with(list[Raw])
+
+    def _fields_with(self, long: Any) -> msgspec.json.Decoder[Any]:  # noqa: ANN401 - types are values here
+        """Return a decoder of bodies that have known fields alone."""
+        types = dict.fromkeys(self._names, Any) | {self._long: long}
         fields = [(name, type_, UNSET) for name, type_ in types.items()]
-        self._usual = msgspec.json.Decoder(
-            msgspec.defstruct("Usual", fields, forbid_unknown_fields=True, gc=False)
-        )
+        return msgspec.json.Decoder(msgspec.defstruct("Usual", fields, forbid_unknown_fields=True, gc=False))
 
     def decode(self, body: bytes) -> dict[str, Any]:
         """Return the fields. Raises as `decode` does."""
-        return (self._decode_usual(body) if len(body) < IN_ONE_GO else None) or self._decode_any(body)
+        in_one_go = len(body) < IN_ONE_GO
+        fields = self._decode_usual(body, self._usual if in_one_go else self._in_items)
+        if fields is None:
+            return self._decode_any(body)
+        if not in_one_go and self._long in fields:
+            fields[self._long] = self._decode_items(fields[self._long])
+        return fields
 
-    def _decode_usual(self, body: bytes) -> dict[str, Any] | None:
+    def _decode_usual(self, body: bytes, decoder: msgspec.json.Decoder[Any]) -> dict[str, Any] | None:
         """Return the fields of nearly all bodies; None where one is not known, or anything is wrong."""
         try:
-            usual = self._usual.decode(body)
+            usual = decoder.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         return {name: value for name in self._names if (value := getattr(usual, name)) is not UNSET}
@@ -84,7 +93,9 @@ class BodyDecoder:
     def _decode_list(self, raw: Raw) -> list[Any]:
         if len(raw) < IN_ONE_GO:
             return decode(raw, self._list, self._long)
-        items: list[Raw] = decode(raw, _ITEMS, self._long)
+        return self._decode_items(decode(raw, _ITEMS, self._long))
+
+    def _decode_items(self, items: list[Raw]) -> list[Any]:
         return [decode(item, self._item, f"{self._long}[{index}]") for index, item in enumerate(items)]
 
 

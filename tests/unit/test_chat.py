@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +14,7 @@ from claude_coded.errors import InvalidRequest, UnsupportedParameter
 from claude_coded.history import chain
 from claude_coded.openai.chat import parse_chat
 from claude_coded.openai.fields import FIELDS
-from claude_coded.openai.wire import check_conversation_id
+from claude_coded.openai.wire import IN_ONE_GO, check_conversation_id
 from claude_coded.turn import (
     Image,
     Message,
@@ -354,11 +355,31 @@ def test_a_history_is_refused_or_can_be_told_apart(messages: list[dict[str, Any]
         chat = parse_chat(body(messages=messages))
     except InvalidRequest:
         return
-    assert len(list(chain(b"", chat.messages))) == len(chat.messages)
+    assert len(chain(b"", chat.messages)) == len(chat.messages)
     assert chat.messages[-1].role is Role.USER
     for message, following in pairwise(chat.messages):
         called = {part.id for part in message.parts if isinstance(part, ToolCall)}
         assert called == {part.id for part in following.parts if isinstance(part, ToolOutcome)}
+
+
+def outcome_of(messages: list[dict[str, Any]]) -> tuple[object, ...]:
+    """Return what is read, or the error."""
+    try:
+        chat = parse_chat(body(messages=messages))
+    except InvalidRequest as error:
+        return type(error), str(error), error.param
+    return chat.system, chat.messages
+
+
+@given(st.lists(MESSAGES, max_size=6))
+def test_a_string_is_a_list_of_one_text(messages: list[dict[str, Any]]) -> None:
+    in_parts = [
+        message | {"content": [{"type": "text", "text": message["content"]}]}
+        if isinstance(message.get("content"), str)
+        else message
+        for message in messages
+    ]
+    assert outcome_of(in_parts) == outcome_of(messages)
 
 
 @pytest.mark.parametrize("text", ["a", "My-chat_1.0", "0" * 128])
@@ -370,3 +391,26 @@ def test_conversation_ids(text: str) -> None:
 def test_bad_conversation_ids(text: str) -> None:
     with pytest.raises(InvalidRequest):
         check_conversation_id(text, "id")
+
+
+PADDING = {"role": "user", "content": "x" * IN_ONE_GO}
+
+
+@pytest.mark.parametrize("fields", [{}, {"unheard_of": 1}, {"seed": 1}])
+def test_a_large_body_is_read_as_a_small_one(fields: dict[str, Any]) -> None:
+    large, small = (parse_chat(body(messages=[one, HELLO], **fields)) for one in (PADDING, HELLO))
+    assert large.messages[0].text == PADDING["content"]
+    assert replace(large, messages=()) == replace(small, messages=())
+    assert large.messages[1:] == small.messages[1:]
+
+
+@pytest.mark.parametrize("fields", [{}, {"unheard_of": 1}])
+@pytest.mark.parametrize(
+    ("last", "param"),
+    [(17, "messages[1]"), ({"role": "user", "content": 17}, "messages[1].content"), ({}, "messages[1]")],
+)
+def test_what_is_wrong_in_a_large_body_is_named(fields: dict[str, Any], last: object, param: str) -> None:
+    for one in (PADDING, HELLO):
+        with pytest.raises(InvalidRequest) as raised:
+            parse_chat(body(messages=[one, last], **fields))
+        assert raised.value.param == param

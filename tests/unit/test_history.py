@@ -1,8 +1,12 @@
 """Matching, and what a turn writes."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
+import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,7 +32,9 @@ from claude_coded.turn import (
     ConversationKey,
     Image,
     Message,
+    Part,
     Profile,
+    RemoteImage,
     Role,
     Text,
     ToolCall,
@@ -122,9 +128,51 @@ MESSAGES = st.lists(st.builds(Message.of, st.sampled_from(Role), st.text(min_siz
 
 @given(MESSAGES, MESSAGES)
 def test_a_chain_is_that_of_its_beginning_and_then_its_own(one: list[Message], two: list[Message]) -> None:
-    both = list(chain(START, [*one, *two]))
-    assert both[: len(one)] == list(chain(START, one))
-    assert both[len(one) :] == list(chain(last_digest(START, one), two))
+    both = chain(START, [*one, *two])
+    assert both[: len(one)] == chain(START, one)
+    assert both[len(one) :] == chain(last_digest(START, one), two)
+
+
+CONTENT = st.one_of(
+    st.builds(Text, st.text()),
+    st.builds(Image, st.just("image/png"), st.just("AA==")),
+    st.builds(RemoteImage, st.just("https://example.com/é")),
+)
+ARGUMENTS = st.dictionaries(st.text(), st.none() | st.integers(-5, 5) | st.text()).map(json.dumps)
+PARTS = st.one_of(
+    CONTENT,
+    st.builds(ToolCall, st.just("id"), st.text(min_size=1), ARGUMENTS),
+    st.builds(ToolOutcome, st.just("id"), st.lists(CONTENT, max_size=3).map(tuple)),
+)
+
+
+def said(parts: Sequence[Part]) -> bytes:
+    """Return what a digest is made of, as it is in the databases that there are."""
+    text = "\n".join(part.text for part in parts if isinstance(part, Text)).strip().encode()
+    return text + b"".join(b"\0" + other(part) for part in parts if not isinstance(part, Text))
+
+
+def other(part: Part) -> bytes:
+    match part:
+        case ToolCall(_, name, arguments):
+            return name.encode() + orjson.dumps(json.loads(arguments), option=orjson.OPT_SORT_KEYS)
+        case ToolOutcome(_, parts):
+            return b"outcome" + said(parts)
+        case Image(media_type, data):
+            return f"{media_type}{data}".encode()
+    assert isinstance(part, RemoteImage)
+    return part.url.encode()
+
+
+@given(
+    st.lists(st.builds(Message, st.sampled_from(Role), st.lists(PARTS, max_size=4).map(tuple)), max_size=6)
+)
+def test_a_digest_stays_what_databases_have(messages: list[Message]) -> None:
+    expected = [START]
+    for message in messages:
+        role = b"u" if message.role is Role.USER else b"a"
+        expected.append(sha256(expected[-1] + role + said(message.parts)).digest())
+    assert chain(START, messages) == expected[1:]
 
 
 # Requests ----------------------------------------------------------------------------------------------
