@@ -5,12 +5,12 @@ import re
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from statistics import median, quantiles
-from typing import Final
+from typing import Final, TypeAlias
 
 from tests.benchmarks.harness import (
     CLI_MARKS,
@@ -49,6 +49,9 @@ APART: Final = (PACE + 20 / STREAMS) / 1000
 """Seconds between the beginnings of two streams: a little more than the pace, so that none are in step."""
 
 SECONDS: Final = 10
+SMALL: Final = 16 * 1024
+"""Bytes of a read of one stream among many: the C library gets each larger buffer from the kernel anew."""
+
 CONNECTIONS: Final = 1000
 TURNS: Final = 10_000
 ROUNDS: Final = 5
@@ -109,6 +112,35 @@ def many_streams(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
     yield Figure(name, "resident, at rest", rest, "MB", IDLE_LIMIT)
 
 
+_Read: TypeAlias = tuple[int, bytes]
+"""What was read from a stream, and when (CLOCK_MONOTONIC, nanoseconds)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """How deltas tell when they were written: between what they do, and what is the last of a turn."""
+
+    stamp: re.Pattern[bytes]
+    between: bytes
+    close: bytes
+
+    def ends(self, reads: Sequence[_Read]) -> bool:
+        """Return whether the last of some reads is that of a turn."""
+        return self.close in b"".join(data for _, data in reads[-2:])
+
+    def delays(self, reads: Iterable[_Read]) -> Iterator[float]:
+        """Yield how many milliseconds each delta took, from its writing to the read that made it whole."""
+        rest = b""
+        for when, data in reads:
+            whole, _, rest = (rest + data).rpartition(self.between)
+            for stamp in self.stamp.findall(whole):
+                yield (when - int(stamp)) / 1e6
+
+
+HTTP_CLOCK: Final = Clock(re.compile(rb'"content":"(\d+) "'), b"\n\n", HTTP_MARKS.close)
+CLI_CLOCK: Final = Clock(re.compile(rb'"text_delta","text":"(\d+) "'), b"\n", CLI_MARKS.close)
+
+
 @dataclass(frozen=True, slots=True)
 class _Delays:
     """How many milliseconds each delta of each stream took from its worker to us."""
@@ -116,31 +148,27 @@ class _Delays:
     streams: Sequence[Sequence[float]]
 
     @classmethod
-    def of(cls, begins: Sequence[Callable[[], int]], clock: "Clock") -> "_Delays":
-        """Begin streams, one after the other, and read them to their ends."""
-        delays: list[list[float]] = [[] for _ in begins]
-        reading: dict[int, tuple[list[float], bytes]] = {}
+    def of(cls, begins: Sequence[Callable[[], int]], clock: Clock) -> "_Delays":
+        """Begin streams, one after the other, read them to their ends, and only then look what they told."""
+        streams: list[list[_Read]] = [[] for _ in begins]
+        reading: dict[int, list[_Read]] = {}
         begun, started = 0, time.monotonic()
         with select.epoll() as events:
             while begun < len(begins) or reading:
                 if begun < len(begins) and time.monotonic() >= started + begun * APART:
                     descriptor = begins[begun]()
-                    reading[descriptor] = delays[begun], b""
+                    reading[descriptor] = streams[begun]
                     events.register(descriptor, select.EPOLLIN)
                     begun += 1
                 for descriptor, _ in events.poll(APART):
-                    into, tail = reading[descriptor]
-                    new = os.read(descriptor, READ_SIZE)
-                    now = time.monotonic_ns()
-                    whole, end, rest = (tail + new).rpartition(clock.end)
-                    into += [(now - int(stamp)) / 1e6 for stamp in clock.stamp.findall(whole)]
-                    reading[descriptor] = into, end + rest
-                    if clock.close in tail + new:
+                    new = os.read(descriptor, SMALL)
+                    reading[descriptor].append((time.monotonic_ns(), new))
+                    if clock.ends(reading[descriptor]):
                         events.unregister(descriptor)
                         del reading[descriptor]
                     elif not new:
                         raise BenchmarkError("a stream broke off")
-        return cls(delays)
+        return cls([list(clock.delays(stream)) for stream in streams])
 
     def check(self, count: int) -> None:
         """Raise BenchmarkError where a stream has other than so many deltas."""
@@ -160,19 +188,6 @@ class _Delays:
     def worst_median(self) -> float:
         """Return the median of the stream that comes latest."""
         return max(map(median, self.streams))
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """How deltas tell when they were written: between what they do, and what is the last of a turn."""
-
-    stamp: re.Pattern[bytes]
-    end: bytes
-    close: bytes
-
-
-HTTP_CLOCK: Final = Clock(re.compile(rb'"content":"(\d+) "'), b"\n\n", HTTP_MARKS.close)
-CLI_CLOCK: Final = Clock(re.compile(rb'"text_delta","text":"(\d+) "'), b"\n", CLI_MARKS.close)
 
 
 def idle_connections(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
