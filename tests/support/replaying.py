@@ -37,6 +37,11 @@ class Loop:
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()
 
+    @property
+    def watched(self) -> int:
+        """Return how many descriptors are watched."""
+        return len(self._handlers)
+
     def watch(self, descriptor: int, handler: Callable[[], None], mask: int = select.EPOLLIN) -> None:
         """Call a handler when a descriptor is ready."""
         self._handlers[descriptor] = handler
