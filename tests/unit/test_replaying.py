@@ -158,7 +158,8 @@ def test_each_worker_gets_its_own_answers_in_order(tmp_path: Path) -> None:
 def test_a_line_may_come_in_halves(tmp_path: Path) -> None:
     with replayer(tmp_path) as program, closing(Held(program)) as worker:
         line = asked("[[words 1]]")
-        worker.stdin.sendall(line[:20])
+        worker.stdin.sendall(asked("[[words 1]]") + b"\n" + line[:20])
+        worker.read_turn()  # the half is read by then
         worker.ask(line[20:])
         assert worker.read_turn().count(b'"text_delta"') == 1
 
