@@ -151,6 +151,11 @@ def take(line: dict[str, Any]) -> None:
     replay.take(line)
 
 
+def install(directory: Path) -> Path:
+    """Write the program as an executable into a directory; return its path."""
+    return replay.install(directory, "tests.support.faulty")
+
+
 def main() -> None:
     """Answer until the end of the input."""
     if "--version" in sys.argv:
@@ -161,7 +166,3 @@ def main() -> None:
         STARTS[name]()
     for line in sys.stdin.buffer:
         take(json.loads(line))
-
-
-if __name__ == "__main__":
-    main()

@@ -94,10 +94,11 @@ def main() -> None:
         take(json.loads(line))
 
 
-def install(directory: Path) -> Path:
-    """Write the program as an executable into a directory; return its path."""
+def install(directory: Path, module: str = __name__) -> Path:
+    """Write a module like this one as an executable into a directory; return its path."""
     program = directory / "claude"
-    program.write_text(f"#!{sys.executable} -S\n{_START.format(root=str(RECORDING.parents[2]))}")
+    start = _START.format(root=str(RECORDING.parents[2]), module=module)
+    program.write_text(f"#!{sys.executable} -S\n{start}")
     program.chmod(0o755)
     return program
 
@@ -106,7 +107,7 @@ _START: Final = """\
 import sys
 
 sys.path.insert(0, {root!r})
-from tests.support.replay import main
+from {module} import main
 
 main()
 """
