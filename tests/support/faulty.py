@@ -175,6 +175,14 @@ def answer(line: bytes) -> None:
         write(whole.piece(number, time.monotonic_ns()))
 
 
+def install(directory: Path) -> Path:
+    """Write the program as an executable into a directory; return its path."""
+    program = directory / "claude"
+    program.write_text(f"#!{sys.executable} -S\n{_START.format(root=str(Path(__file__).parents[2]))}")
+    program.chmod(0o755)
+    return program
+
+
 def main() -> None:
     """Answer until the end of the input."""
     if "--version" in sys.argv:
@@ -187,5 +195,11 @@ def main() -> None:
         take(line)
 
 
-if __name__ == "__main__":
-    main()
+_START: Final = """\
+import sys
+
+sys.path.insert(0, {root!r})
+from tests.support.faulty import main
+
+main()
+"""
