@@ -83,22 +83,27 @@ class Course:
                 self._spoke = True
                 self._tell(EventKind.TURN_FIRST_TOKEN, seconds=self._seconds)
 
-    def ends(self, kind: EventKind, usage: Usage, calls: int = 0, **fields: object) -> None:
-        """Tell how it has ended, if that was not told before, with so many calls of the client's tools."""
+    def ends(
+        self, kind: EventKind, usage: Usage, *, calls: int = 0, failure: str = "abandoned", **fields: object
+    ) -> None:
+        """Tell how it has ended, if that was not told before, with so many calls of the client's tools.
+
+        `failure` is what the span ends with where it has not ended well.
+        """
         if self._stage is _Stage.OVER:
             return
         self._stage = _Stage.OVER
         used = {"input": usage.input, "output": usage.output, "cost_usd": usage.cost_usd}
         self._tell(kind, seconds=self._seconds, **fields, **used)
         ended_well = kind in (EventKind.TURN_FINISHED, EventKind.TURN_PARKED)
-        error = "" if ended_well else str(fields.get("code") or "abandoned")
         more = {"cache_read": usage.cache_read, "cache_write": usage.cache_write, "calls": calls}
-        self._span.end(error, reason=fields.get("reason"), **used, **more)
+        self._span.end("" if ended_well else failure, reason=fields.get("reason"), **used, **more)
 
     def fails(self, error: CodedError, usage: Usage) -> None:
         """Tell what went wrong, before it started or after."""
         if self.began:
-            self.ends(EventKind.TURN_FAILED, usage, code=error.code, error=error.message)
+            told = {"code": error.code, "error": error.message}
+            self.ends(EventKind.TURN_FAILED, usage, failure=error.code or error.type, **told)
         elif self._stage is not _Stage.OVER:
             self._stage = _Stage.OVER
             self._tell(EventKind.TURN_REFUSED, code=error.code, error=error.message)

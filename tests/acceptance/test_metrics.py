@@ -40,6 +40,7 @@ def use(daemon: Daemon, name: str) -> None:
     said = [{"role": "user", "content": "[[recall]]"}, {"role": "assistant", "content": "of elsewhere"}]
     assert daemon.ask([*said, {"role": "user", "content": "[[say seeded]]"}]).ok
     assert daemon.ask("[[error 529]]", name).code == "overloaded"
+    assert daemon.ask("[[error 400]]", name).status == 400
     with daemon.stream("[[delay 20]] [[words 1000]]", name) as stream:
         stream.until("w3 ")
     with daemon.stream("[[words 200]]", name) as stream:
@@ -72,10 +73,11 @@ def test_what_happens_is_counted(used: Daemon) -> None:
     assert more("turns_total", outcome="finished", reason="stop") == 3
     assert more("turns_total", outcome="finished", reason="tool_calls") == 1
     assert more("turns_total", outcome="failed", reason="overloaded") == 1
+    assert more("turns_total", outcome="failed", reason="invalid_request_error") == 1
     assert more("turns_total", outcome="abandoned", reason="") == 1
     assert more("history_matches_total", kind="fresh", hot="false") == 2
     assert more("history_matches_total", kind="rebuild", hot="false") == 1
-    assert more("history_matches_total", kind="continue", hot="true") == 3
+    assert more("history_matches_total", kind="continue", hot="true") == 4
     assert more("tool_calls_total", by="claude") == more("tool_calls_total", by="client") == 1
     assert more("upstream_retries_total", status="529") == 1
     assert more("stream_bytes_total") > 200 * len("w100 ")

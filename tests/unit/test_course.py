@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_coded.course import Course
-from claude_coded.errors import QueueFull, WorkerDied
+from claude_coded.errors import InvalidRequest, QueueFull, WorkerDied
 from claude_coded.events import EventKind, Events
 from claude_coded.tracing import NoTracing
 from claude_coded.turn import (
@@ -62,6 +62,36 @@ def test_a_turn_from_its_wait_to_its_end() -> None:
         ("turn.tool", {"tool": "Bash", "failed": True, "output": 3}),
         ("turn.finished", {"seconds": 3.5, "reason": "stop", "input": 7, "output": 3, "cost_usd": 0.5}),
     ]
+
+
+class Ended:
+    """A span that notes how it ends."""
+
+    def __init__(self) -> None:
+        self.error: str | None = None
+
+    def reach(self, what: str, **told: object) -> None: ...
+
+    def end(self, error: str = "", **told: object) -> None:
+        assert self.error is None
+        self.error = error
+
+
+def test_its_span_ends_with_what_went_wrong_be_that_of_a_code_or_not() -> None:
+    ends: dict[str, Callable[[Course], None]] = {
+        "": lambda it: it.ends(EventKind.TURN_PARKED, USED, calls=1, reason="tool_calls"),
+        "abandoned": lambda it: it.ends(EventKind.TURN_ABANDONED, USED),
+        "worker_died": lambda it: it.fails(WorkerDied("gone"), USED),
+        "invalid_request_error": lambda it: it.fails(InvalidRequest("no"), USED),
+    }
+    for error, end in ends.items():
+        for started in (True, False):
+            span = Ended()
+            course = Course(Events(lambda: 1.0), KEY, 12, lambda: 1.0, span)
+            if started:
+                course.starts("w1", "fresh", hot=True)
+            end(course)
+            assert span.error == error
 
 
 def test_reasoning_and_a_call_are_first_tokens_too() -> None:
