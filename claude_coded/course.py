@@ -102,8 +102,8 @@ class Course:
     def fails(self, error: CodedError, usage: Usage) -> None:
         """Tell what went wrong, before it started or after."""
         if self.began:
-            told = {"code": error.code, "error": error.message}
-            self.ends(EventKind.TURN_FAILED, usage, failure=error.code or error.type, **told)
+            code, failure = error.code, error.code or error.type
+            self.ends(EventKind.TURN_FAILED, usage, failure=failure, code=code, error=error.message)
         elif self._stage is not _Stage.OVER:
             self._stage = _Stage.OVER
             self._tell(EventKind.TURN_REFUSED, code=error.code, error=error.message)

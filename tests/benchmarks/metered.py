@@ -114,8 +114,8 @@ def _tell_of_a_turn(metrics: Metrics) -> None:
     turn.reach("asked", kind="continue", way="continue", hot=True)
     turn.reach("answering", loaded=4.0)
     turn.reach("answered")
-    used: dict[str, Any] = {"input": 5, "output": 1, "cost_usd": 0.1, "cache_read": 4, "cache_write": 1, "calls": 0}
-    turn.end(reason="stop", **used)
+    used: dict[str, Any] = {"input": 5, "output": 1, "cost_usd": 0.1, "cache_read": 4, "cache_write": 1}
+    turn.end(reason="stop", calls=0, **used)
 
 
 def _tell_of_a_piece(metrics: Metrics) -> None:
