@@ -60,8 +60,9 @@ def _said(parts: Sequence[Part]) -> bytes:
     Clients reshape what they send again: text as parts or a string, white space at the ends, the order of
     keys in arguments, ids. None of that makes another message.
     """
-    if len(parts) == 1 and type(part := parts[0]) is Text:
-        return part.text.strip().encode()
+    if len(parts) == 1:
+        part = parts[0]
+        return part.text.strip().encode() if isinstance(part, Text) else b"\0" + _other(part)
     texts, others = [], []
     for part in parts:
         if isinstance(part, Text):

@@ -87,7 +87,7 @@ class _Told:
 
     def __init__(self) -> None:
         self.telling = Telling()
-        self._made = ""  # where the calls stand that wait
+        self._made = 0, ""  # where the calls stand that wait: the message's index, and the field
 
     def add_answer(self, message: ChatMessage, parts: tuple[Part, ...], index: int) -> None:
         """Add what the assistant said; if that is nothing, there is no message."""
@@ -103,7 +103,7 @@ class _Told:
         if parts:
             telling.add_answer(parts)
             if telling.open:
-                self._made = f"{_place(index)}.{'function_call' if message.function_call else 'tool_calls'}"
+                self._made = index, "function_call" if message.function_call else "tool_calls"
 
     def add_outcome(self, message: ChatMessage, index: int) -> None:
         """Add a tool's outcome."""
@@ -129,8 +129,10 @@ class _Told:
 
     def check_answered(self) -> None:
         if self.telling.open:
-            missing = ", ".join(self.telling.open)
-            raise InvalidRequest(f"these tool calls have no results: {missing}", param=self._made)
+            missing, (index, field) = ", ".join(self.telling.open), self._made
+            raise InvalidRequest(
+                f"these tool calls have no results: {missing}", param=f"{_place(index)}.{field}"
+            )
 
 
 def _question(message: ChatMessage, index: int) -> tuple[Part, ...]:
