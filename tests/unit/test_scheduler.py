@@ -1593,6 +1593,19 @@ class Pool(RuleBasedStateMachine):
                 self.end(asker)
                 self.send(TicketCancelled(asker.id))
 
+    @rule(name=st.sampled_from(CONVERSATIONS), outfit=st.sampled_from(["x", "y"]))
+    def wish_the_same_until_a_spare_is_prepared(self, name: str, outfit: str) -> None:
+        self.wish_the_same_again_and_again(name, AGENT, outfit)
+        for _ in range(2 * STABLE):
+            if self.preparing() is not None:
+                break
+            self.ready(0)
+            self.end_turn(0, "kept")
+            self.exit_as_told(0)
+            for number in range(len(self.processes)):
+                self.load(number)
+            self.pass_time(REFILL_DELAY, tick=True)
+
     @rule(failed=st.booleans())
     def prepared(self, failed: bool) -> None:
         if (process := self.preparing()) is not None:
