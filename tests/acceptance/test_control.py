@@ -328,7 +328,7 @@ def told_since(daemon: Daemon, since: int = 0) -> list[Json]:
 
 
 def test_spares_and_idle_workers_are_evicted_alone_or_together(operated: Daemon, name: str) -> None:
-    spare = eventually(lambda: [it for it in workers(operated) if it["state"] == "spare"])[0]
+    spare = eventually(lambda: [it for it in workers(operated) if it["state"] in {"spare", "prepared"}])[0]
     assert ask(operated, "DELETE", f"/v1/workers/{spare['id']}") == {"evicted": [spare["id"]]}
     assert spare["id"] not in [worker["id"] for worker in workers(operated)]
     operated.ask("[[say 1]]", name)

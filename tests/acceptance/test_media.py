@@ -243,7 +243,7 @@ async def talk_to(launch: Launch, model: Model, home: Path, turns: Callable[[Say
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     }
     cli = Cli(find_binary(None, shutil.which), environment(base, api_key="sk-ant-test", retries=0), 0)
-    watch = Watch(*[lambda *_: None] * 7)
+    watch = Watch(*[lambda *_: None] * 8)
     worker = Worker(1, launch, cli, watch)
     await worker.start()
     outfits = [Outfit(Setup(resumed=launch.session is not None)), None, None]

@@ -203,7 +203,7 @@ class Bench:
         self.prepared: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         loaded = self.loaded = asyncio.Event()
         watch = Watch(
-            lambda _: loaded.set(), lambda _, fit: self.prepared.set_result(fit), *[lambda *_: None] * 5
+            lambda _: loaded.set(), lambda _, fit: self.prepared.set_result(fit), *[lambda *_: None] * 6
         )
         self.worker = Worker(1, launch, cli, watch)
 
