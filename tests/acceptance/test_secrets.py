@@ -112,7 +112,9 @@ def reload(daemon: Daemon, config: Path, text: str) -> bytes:
     return daemon.control("POST", "/v1/reload").content
 
 
-@pytest.mark.parametrize("kind", ["json", "text", "journal"])
+@pytest.mark.parametrize(
+    "kind", ["json", *(pytest.param(it, marks=pytest.mark.soak) for it in ("text", "journal"))]
+)
 def test_keys_are_in_nothing_that_is_written_or_answered(make: Start, keys: Keys, kind: str) -> None:
     credentials = keys.write("api-keys", f"carol:{keys['credential']}\n").parent
     clients = f'api_keys = "alice:{keys["alice"]}"\n'
