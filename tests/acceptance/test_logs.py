@@ -35,7 +35,7 @@ def test_requests_prompts_and_answers_are_logged_where_that_is_wanted(start: Sta
     assert {it["conversation"] for it in (first, second)} == {name}
     assert first["request"] == "one"
     assert first["worker"].startswith("w")
-    asked, streamed, unknown = records(daemon, "request")
+    asked, streamed, unknown = eventually(lambda: (it := records(daemon, "request"))[2:] and it)
     assert (asked["method"], asked["path"], asked["status"]) == ("POST", "/v1/chat/completions", 200)
     assert (asked["request"], asked["conversation"]) == ("one", name)
     assert asked["seconds"] > 0
