@@ -13,6 +13,10 @@ from tests.support.scarce import PIDS, SmallDisk, no_more_files, no_more_process
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts, and limits others: as root")
 
 
+LONG = "x" * 5000
+"""More than what is left of a file's last page when the disk is full."""
+
+
 def in_front_of_a_program(make: Start, directory: Path, **settings: object) -> Daemon:
     """Return a daemon whose processes are quick to start."""
     program = faulty.install(directory)
@@ -36,7 +40,7 @@ def test_a_full_disk_under_the_database_is_told_and_every_turn_counts_again_afte
     assert daemon.ask("one", name).ok
     disk.fill()
     for conversation in (name, f"{name}-new"):
-        question = "two " + "x" * 5000  # more than what is left of the log's last page
+        question = "two " + LONG
         refused(daemon.ask(question, conversation), 500, "not_recorded", "disk is full")
         with daemon.stream(question, conversation) as stream:
             refused(stream.answer(), 500, "not_recorded", "disk is full")
@@ -63,7 +67,7 @@ def test_what_a_full_disk_kept_from_the_transcripts_the_model_is_told_from_the_d
     daemon = make(POOL_SIZE=2)
     disk = SmallDisk(daemon, daemon.home, 24 << 20)
     daemon.start()
-    said = [f"{name} {word} [[recall]]" for word in ("one", "two", "three", "four")]
+    said = [f"{name} {word} {LONG} [[recall]]" for word in ("one", "two", "three", "four")]
     assert daemon.ask(said[0], name).ok
     disk.fill()
     assert daemon.ask(said[1], name).said == said[:2]

@@ -43,6 +43,11 @@ class Faulty:
         workers = eventually(settled, 15) - 1
         return len(os.listdir(f"/proc/{self.daemon.pid}/fd")) - FILES_OF_A_WORKER * workers  # noqa: PTH208
 
+    def end_all(self) -> None:
+        """Kill every process of the pool's."""
+        for child in self.daemon.children():
+            child.kill()
+
     def leaves_nothing(self) -> None:
         """Check that no process and no file is left of what went wrong."""
         eventually(lambda: self.at_rest() == self.files, 15)
@@ -154,8 +159,7 @@ def test_what_one_process_does_holds_up_no_other(wrong: Faulty, name: str) -> No
 def test_processes_that_never_answer_are_a_503_until_they_do(wrong: Faulty, name: str) -> None:
     wrong.choice.write_text("mute")
     try:
-        for child in wrong.daemon.children():
-            child.kill()
+        wrong.end_all()
         answer = wrong.daemon.ask("hello", name)
         assert (answer.status, answer.code) == (503, "worker_start_failed")
         eventually(lambda: SILENT in str(wrong.daemon.get("/health").body), 10)
@@ -171,14 +175,15 @@ def test_processes_that_never_answer_are_a_503_until_they_do(wrong: Faulty, name
 def test_a_process_that_is_killed_while_it_starts_is_a_503(wrong: Faulty, name: str) -> None:
     wrong.choice.write_text("mute")
     try:
-        for child in wrong.daemon.children():
-            child.kill()
-        eventually(lambda: not wrong.daemon.pool()["workers"])
         with ThreadPoolExecutor() as threads:
+            wrong.end_all()
             asked = threads.submit(wrong.daemon.ask, "hello", name)
-            eventually(lambda: wrong.daemon.pool()["workers"])
-            for child in wrong.daemon.children():
-                child.kill()
+
+            def ended() -> bool:
+                wrong.end_all()
+                return asked.done()
+
+            eventually(ended)
             answer = asked.result()
     finally:
         wrong.choice.write_text("")
@@ -209,8 +214,7 @@ def test_a_program_that_is_replaced_under_the_daemon_serves_new_processes(
 def test_a_process_that_ignores_every_request_to_end_is_killed(wrong: Faulty, name: str) -> None:
     wrong.choice.write_text("stubborn")
     try:
-        for child in wrong.daemon.children():
-            child.kill()
+        wrong.end_all()
         assert wrong.daemon.ask("hello", name).ok
     finally:
         wrong.choice.write_text("")
