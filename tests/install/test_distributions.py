@@ -45,7 +45,7 @@ def metadata(wheel: Path) -> Message:
 
 def test_the_wheel_has_the_package_and_what_goes_with_it(wheel: Path, sources: set[str]) -> None:
     package = {it for it in sources if it.startswith("claude_coded/")}
-    assert {Path(it).suffix for it in package} == {".py", ".typed"}
+    assert {Path(it).suffix for it in package} == {".html", ".py", ".typed"}
     manuals = {f"{NAME}.data/data/share/man/man{page.number}/{page.file.name}" for page in PAGES}
     about = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
     assert "claude_coded/py.typed" in package

@@ -296,7 +296,7 @@ def test_each_worker_has_a_control_group_that_goes_with_it(make: Make, model: Mo
         worker.kill()
         assert asked.result().status == 502
     eventually(lambda: not (service.cgroup / "worker-1").exists())
-    assert not any(process.is_running() for process in left)
+    eventually(lambda: not any(process.is_running() for process in left))
     assert service.ask("next [[say on]]", name).text == "on"
     assert (service.cgroup / "worker-2").exists()
     assert service.delete(f"/conversations/{name}").ok
