@@ -14,7 +14,7 @@ from tests.support.packages import Environment, run
 IMPORT_ALL = """
 import importlib, pkgutil, claude_coded
 for it in pkgutil.walk_packages(claude_coded.__path__, "claude_coded."):
-    if not it.name.endswith("__main__"):
+    if not it.name.endswith(("__main__", ".opentelemetry")):
         importlib.import_module(it.name)
 print(claude_coded.__file__)
 """
