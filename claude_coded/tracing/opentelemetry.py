@@ -1,7 +1,9 @@
 """Spans by OpenTelemetry's SDK."""
 
+import logging
 import time
 from collections.abc import Mapping
+from threading import Thread
 from typing import Any, Final
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -13,7 +15,12 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from claude_coded.tracing import TurnSpan
 
+log = logging.getLogger(__name__)
+
 NAME: Final = "claude-coded"
+
+CLOSE_SECONDS: Final = 3.0
+"""How long the daemon's end waits for a collector; the SDK's own bound is 30 s."""
 
 
 class OpenTelemetry:
@@ -44,8 +51,12 @@ class OpenTelemetry:
         return _TurnSpan(span)
 
     def close(self) -> None:
-        """Send what is left."""
-        self._provider.shutdown()
+        """Send what is left, within `CLOSE_SECONDS`; what a collector has not taken by then is lost."""
+        sending_rest = Thread(target=self._provider.shutdown, name="spans", daemon=True)
+        sending_rest.start()
+        sending_rest.join(CLOSE_SECONDS)
+        if sending_rest.is_alive():
+            log.warning("the last spans are lost: the collector took too long")
 
 
 class _TurnSpan:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.client import nothing
 from tests.support.daemon import Daemon, Model
 
 Start = Callable[..., Daemon]
@@ -16,13 +15,25 @@ _NAMES = count(1)
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave to the long tier what is streamed and disturbed between its turns: each is tested by itself."""
+    """Leave to the long tier the inner cells of matrices: of ways to ask, of what happens between turns.
+
+    By default every value of a dimension is tried once, with the first values of the others.
+    """
     for item in items:
-        given = (
-            item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        )
-        if given.get("client") is True and given.get("between", nothing) not in {nothing, False}:
+        if isinstance(item, pytest.Function) and sum(index > 0 for index in _cell(item)) > 1:
             item.add_marker(pytest.mark.soak)
+
+
+def _cell(item: pytest.Function) -> list[int]:
+    """Return a test's place in each dimension of such a matrix; what one mark gives together is one."""
+    places: dict[str, int] = dict(item.callspec.indices) if hasattr(item, "callspec") else {}
+    if not places.keys() & {"client", "between"}:
+        return []
+    for mark in item.iter_markers("parametrize"):
+        names = mark.args[0].split(",") if isinstance(mark.args[0], str) else mark.args[0]
+        for name in names[1:]:
+            places.pop(name.strip(), None)
+    return list(places.values())
 
 
 @pytest.fixture(scope="session")

@@ -41,9 +41,9 @@ SCHEMA: Json = {
 DEVICE = re.compile("[0-9a-f]{64}")
 KINDS: list[Any] = [
     pytest.param({}, id="agent"),
-    pytest.param({"model": "claude-code-chat"}, id="chat"),
-    pytest.param({"model": "haiku"}, id="model"),
-    pytest.param({"tools": TOOLS}, id="tools"),
+    pytest.param({"model": "claude-code-chat"}, id="chat", marks=pytest.mark.soak),
+    pytest.param({"model": "haiku"}, id="model", marks=pytest.mark.soak),
+    pytest.param({"tools": TOOLS}, id="tools", marks=pytest.mark.soak),
     pytest.param({"model": "claude-code-chat", "tools": TOOLS}, id="chat-tools"),
 ]
 

@@ -1,6 +1,7 @@
 """Spans of turns, as OpenTelemetry's SDK exports them."""
 
 import logging
+import socket
 
 import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -8,7 +9,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from claude_coded import tracing
-from claude_coded.tracing import NoTracing
+from claude_coded.tracing import ENDPOINTS, NoTracing, opentelemetry
 from claude_coded.tracing.opentelemetry import OpenTelemetry, provider
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -105,3 +106,17 @@ def test_without_its_packages_there_are_no_spans_and_that_is_said(
     assert "the extra otel is not installed" in caplog.text
     made.turn({}, "chat", "m", 0.0).end()
     made.close()
+
+
+def test_a_collector_that_never_answers_does_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv(ENDPOINTS[0], f"http://127.0.0.1:{silent.getsockname()[1]}/v1/traces")
+        monkeypatch.setattr(opentelemetry, "CLOSE_SECONDS", 0.05)
+        spans = opentelemetry.sending("1")
+        spans.turn({}, "chat", "m", 0).end()
+        spans.close()
+        with silent.accept()[0] as asked:
+            assert asked.recv(4) == b"POST"
+    assert "the last spans are lost" in caplog.text
