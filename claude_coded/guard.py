@@ -6,8 +6,8 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from secrets import token_hex
 from typing import Final, TypeVar
-from uuid import uuid4
 
 from claude_coded.listener import App, Message, Receive, Scope, Send
 
@@ -277,7 +277,7 @@ async def _send_refusal(send: Send, refusal: BodyRefused) -> bytes:
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
-        (b"x-request-id", f"req_{uuid4().hex}".encode()),
+        (b"x-request-id", f"req_{token_hex(16)}".encode()),
         (b"connection", b"close"),
     ]
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})

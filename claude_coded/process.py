@@ -72,6 +72,8 @@ class Process:
         finally:
             self._started.set()
         self._transport = transport
+        if (stdout := self._pipe(1)) is not None:
+            stdout.set_protocol(_Output(self, stdout.get_protocol()))
         self.pid = transport.get_pid()
         if self._group is not None:
             with contextlib.suppress(OSError):  # it may have ended already
@@ -239,6 +241,20 @@ def _as_os_error(error: Exception) -> OSError:
             return OSError(errno.EAGAIN, str(error))
         case _:  # a ValueError: what no process can be given, as a zero byte
             return OSError(errno.EINVAL, str(error))
+
+
+class _Output(asyncio.Protocol):
+    """Hands on what a process writes at once: asyncio's own protocol takes another round of the loop."""
+
+    def __init__(self, process: Process, own: asyncio.BaseProtocol) -> None:
+        self._process = process
+        self._own = own
+
+    def data_received(self, data: bytes) -> None:
+        self._process.on_data(1, data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._own.connection_lost(exc)
 
 
 class _Pipes(asyncio.SubprocessProtocol):

@@ -218,23 +218,29 @@ class Run:
         while True:
             self._course.hears(taken, self._used)
             events = self._ending(self._stopper.feed(self._activity.show(taken)), turn)
-            if events or not taken:
-                self._said.add(events)
-                end = events[-1] if events else None
+            self._said.add(events)
+            for batch in self._batches(events) if events or not taken else ():
+                end = batch[-1] if batch else None
                 if isinstance(end, TurnFinished):
-                    events[-1] = await self._finish(plan, end)
+                    batch[-1] = await self._finish(plan, end)
                 elif isinstance(end, TurnFailed):
                     self._course.fails(end.error, self._used())
                 self._handed = True
-                yield events
+                yield batch
                 self._handed = False
                 if self.request.streamed:
-                    self._seen += [event.text for event in events if isinstance(event, TextDelta)]
+                    self._seen += [event.text for event in batch if isinstance(event, TextDelta)]
                 if isinstance(end, TurnFinished | TurnFailed):
                     return
                 if self._lease is None and self._failure is not None:
                     raise self._failure  # it was not waited for any longer
             taken = await turn.take(self._runs.settings.server.keep_alive)
+
+    def _batches(self, events: list[AnswerEvent]) -> list[list[AnswerEvent]]:
+        """Return what is handed over at once: what comes before the end need not wait for the record."""
+        if self.request.streamed and len(events) > 1 and isinstance(events[-1], TurnFinished):
+            return [events[:-1], events[-1:]]
+        return [events]
 
     def _ending(self, events: list[AnswerEvent], turn: Turn) -> list[AnswerEvent]:
         """Return the events, with the end that the client's wishes make of it."""
@@ -304,7 +310,8 @@ class Run:
                 raise
             self._course.reach("planned")
             lasting = bool(self.request.tools.specs)
-            want = Want(seat.fit, seat.launch, plan.way is Way.FRESH, lasting, seat.outfit)
+            fresh = plan.way is Way.FRESH
+            want = Want(seat.fit, seat.launch, fresh, lasting, seat.outfit if fresh else None)
             self._lease = await admission.acquire(want)
             self._course.reach("granted", worker=self._lease.worker.name, age=self._lease.worker.age)
             self._runs.enter(self)
@@ -343,7 +350,7 @@ class Run:
     async def _ask(self, lease: Lease, known: Conversation | None, plan: Plan, seat: Seat) -> Turn:
         """Have the worker ask the turn, which is noted durably against our own death before.
 
-        The database need not have it by then, but before anything is told of the answer.
+        The database has it after that, but before anything is told of the answer.
         """
         await self._check_transcript(lease, plan)
         ask = await self._aside(plan, self._compose, lease, plan, seat)
@@ -406,7 +413,8 @@ class Run:
 
     async def _note(
         self, lease: Lease, known: Conversation | None, plan: Plan, seat: Seat, span: Span
-    ) -> "asyncio.Future[None]":
+    ) -> Coroutine[Any, Any, None]:
+        """Note the turn, as far as it must be before it is asked; the rest is what is returned."""
         lead = plan.said[: len(plan.said) - len(plan.asked)]
         now = self._runs.wall()
         conversation = Conversation(

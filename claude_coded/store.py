@@ -9,7 +9,7 @@ import fcntl
 import os
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -135,18 +135,19 @@ class Store:
         """Note that the turn `conversation.unfinished` is about to be asked; the rest is kept with it."""
         await (await self.note(conversation))
 
-    async def note(self, conversation: Conversation) -> "asyncio.Future[None]":
+    async def note(self, conversation: Conversation) -> Coroutine[Any, Any, None]:
         """Do as `begin`, but return when a part of it survives our own death: what the session may hold.
 
-        The rest does when what is returned is done.
+        What is returned does the rest, which has to follow.
         """
         assert conversation.unfinished is not None
         span = conversation.unfinished.spans[-1]
         mark = Mark(conversation.key.tenant, conversation.key.id, span.first, span.last)
-        noting = asyncio.ensure_future(self._note_begun(conversation, mark))
-        if not self._marks.add(mark):
-            await asyncio.shield(noting)
-        return noting
+        rest = self._note_begun(conversation, mark)
+        if self._marks.add(mark):
+            return rest
+        await asyncio.shield(rest)
+        return _nothing()
 
     async def _note_begun(self, conversation: Conversation, mark: Mark) -> None:
         await self._write(conversation.key, self._begin, conversation)
@@ -599,3 +600,7 @@ class _Transaction:
             # Of a disk that is full, or fails, SQLite may have made an end of it by itself, or not.
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
+
+
+async def _nothing() -> None:
+    """Do nothing: it is done."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 from msgspec import Struct
@@ -135,8 +136,7 @@ class Profile:
         return "\n\n".join(text for text in (self.system, client) if text)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ConversationKey:
+class ConversationKey(NamedTuple):
     """A conversation's name within its tenant."""
 
     tenant: str

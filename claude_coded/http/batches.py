@@ -23,6 +23,7 @@ class Batches:
         self._events = events
         self._on_end = on_end
         self._first: asyncio.Future[list[AnswerEvent]] | None = None
+        self._waiter: asyncio.Future[None] | None = None
         self._begun = False
         self._reader: asyncio.Task[object] | None = None
         self._reading: asyncio.Future[None] | None = None
@@ -47,15 +48,34 @@ class Batches:
             return failed
         if self._begun:
             return await self._read()
-        if self._first is None:
-            self._first = asyncio.ensure_future(anext(self._events))
-        await asyncio.wait((self._first,), timeout=None if seconds == math.inf else seconds)
+        if not await self._has_first(seconds):
+            return None
         if failed := self._failed():
             return failed
-        if not self._first.done():
-            return None
+        assert self._first is not None
         self._begun = True
         return self._noted(self._first.result())
+
+    async def _has_first(self, seconds: float) -> bool:
+        """Return whether the first batch is there within so many seconds."""
+        loop = asyncio.get_running_loop()
+        if self._first is None:
+            self._first = loop.create_task(self._get_first())
+        if not self._first.done():
+            self._waiter = waiter = loop.create_future()
+            timer = loop.call_later(seconds, _wake, waiter) if seconds < math.inf else None
+            try:
+                await waiter
+            finally:
+                if timer is not None:
+                    timer.cancel()
+        return self._first.done()
+
+    async def _get_first(self) -> list[AnswerEvent]:
+        try:
+            return await anext(self._events)
+        finally:
+            _wake(self._waiter)  # its reader comes next, when this has ended
 
     async def _read(self) -> list[AnswerEvent] | None:
         self._reader = asyncio.current_task()
@@ -106,3 +126,8 @@ class Batches:
             self._tell_end()
             if self._on_close is not None:
                 self._on_close()
+
+
+def _wake(waiter: "asyncio.Future[None] | None") -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

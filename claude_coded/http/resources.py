@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from secrets import token_hex
 from typing import Any
-from uuid import uuid4
 
 import falcon
 import falcon.asgi
@@ -68,7 +68,7 @@ class ChatCompletions:
             resp.set_header(CONVERSATION_HEADER, name)
         profile = self._service.models.profile(chat.model)
         request = TurnRequest(
-            key=ConversationKey(req.context.tenant, name or f"conv-{uuid4().hex}"),
+            key=ConversationKey(req.context.tenant, name or f"conv-{token_hex(16)}"),
             profile=profile,
             messages=chat.messages,
             system=chat.system,

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from secrets import token_hex
 from typing import Any, Final
-from uuid import uuid4
 
 import falcon
 import falcon.asgi
@@ -193,7 +193,7 @@ class Responses:
         system = "\n\n".join(text for text in (asked.instructions, carried) if text)
         said_any = bool(texts) or asked.instructions is not None or asked.previous is not None
         request = TurnRequest(
-            key=ConversationKey(tenant, name or f"conv-{uuid4().hex}"),
+            key=ConversationKey(tenant, name or f"conv-{token_hex(16)}"),
             profile=profile,
             messages=messages,
             system=system if said_any else None,

@@ -3,8 +3,8 @@
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import Final, Protocol
-from uuid import uuid4
 
 import falcon
 import falcon.asgi
@@ -74,7 +74,7 @@ async def begin(service: TurnService, limits: KeyLimits, request: TurnRequest) -
         leave()
         raise
     batches = Batches(service.run(located), leave)
-    return Begun(located.request.key.id, uuid4().hex, int(service.now()), batches), batches
+    return Begun(located.request.key.id, token_hex(16), int(service.now()), batches), batches
 
 
 async def json_body(req: Request) -> bytes:

@@ -1,7 +1,7 @@
 """Turns, as they tell of themselves: how they end, where their time goes, what they use."""
 
-from collections.abc import Callable
-from enum import Enum
+from collections.abc import Callable, Sequence
+from enum import IntEnum
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -17,13 +17,13 @@ ABANDONED: Final = "abandoned"
 """What a turn tells as its error when its client has left."""
 
 
-class Phase(Enum):
+class Phase(IntEnum):
     """What a turn waits for."""
 
-    QUEUE = "queue"  # its conversation, or a worker
-    START = "start"  # a process that loads
-    CLI = "cli"  # Claude Code, with the model and tools; a reader that takes nothing shows here, too
-    DAEMON = "daemon"
+    QUEUE = 0  # its conversation, or a worker
+    START = 1  # a process that loads
+    CLI = 2  # Claude Code, with the model and tools; a reader that takes nothing shows here, too
+    DAEMON = 3
 
 
 class Turns:
@@ -58,12 +58,19 @@ class Turns:
         self.output = Counter("output_tokens", "Tokens written.", ("model",), **given)
         self.cost = Counter("cost_usd", "What the CLI says that turns cost.", ("model",), **given)
         self._models: set[str] = set()
+        self._matches: dict[tuple[str, bool], Counter] = {}
         for by in ("claude", "client"):
             self.tools.labels(by)
 
     def begin(self, model: str, arrived: float) -> "TurnMetrics":
         """Begin to watch a turn whose request came at a time of the clock; 0: now."""
         return TurnMetrics(self, model, arrived or self.now())
+
+    def match(self, kind: str, *, hot: bool) -> None:
+        """Count how a turn's history met what is known."""
+        if (found := self._matches.get((kind, hot))) is None:
+            found = self._matches[kind, hot] = self.matches.labels(kind, "true" if hot else "false")
+        found.inc()
 
     def model(self, name: str) -> str:
         """Return the label for a model: of too many names the later ones have none of their own."""
@@ -78,27 +85,28 @@ class Timed:
     def __init__(self, name: str, what: str, given: dict[str, Any]) -> None:
         self._total = Histogram(f"{name}_duration_seconds", f"Time {what}.", **given)
         by_phase = Histogram(f"{name}_phase_seconds", f"Time {what}, by what took it.", ("phase",), **given)
-        self._phases = {phase: by_phase.labels(phase.value) for phase in Phase}
+        self._phases = [by_phase.labels(phase.name.lower()) for phase in Phase]
 
-    def observe(self, spent: dict[Phase, float]) -> None:
-        """Count a turn's time."""
-        self._total.observe(sum(spent.values()))
-        for phase, seconds in spent.items():
-            self._phases[phase].observe(seconds)
+    def observe(self, spent: Sequence[float]) -> None:
+        """Count a turn's time, given in seconds by phase."""
+        self._total.observe(sum(spent))
+        for phase, seconds in zip(self._phases, spent, strict=True):
+            phase.observe(seconds)
 
 
 class TurnMetrics:
     """One turn, as it goes on: a `tracing.TurnSpan`.
 
     All time since the step before goes to what the turn waited for until this one. A turn that begins again
-    goes on to count.
+    goes on to count. What took the first token is counted with the step after it: that one is on its way.
     """
 
     def __init__(self, turns: Turns, model: str, arrived: float) -> None:
         self._turns = turns
         self._model = model
         self._last = arrived
-        self._spent = dict.fromkeys(Phase, 0.0)
+        self._spent = [0.0] * len(Phase)
+        self._to_first: list[float] | None = None
         self._tools = 0
         self._ended = False
         self._spend(Phase.DAEMON)
@@ -115,6 +123,8 @@ class TurnMetrics:
 
     def reach(self, what: str, **told: Any) -> None:  # noqa: ANN401 - the values of attributes
         """Take note of a step."""
+        if self._to_first is not None:
+            self._count_first()
         if (step := self._steps.get(what)) is not None:
             step(**told)
 
@@ -123,6 +133,7 @@ class TurnMetrics:
         if self._ended:
             return
         self._ended = True
+        self._count_first()
         turns = self._turns
         if error:
             outcome, reason = (ABANDONED, "") if error == ABANDONED else ("failed", error)
@@ -168,14 +179,19 @@ class TurnMetrics:
 
     def _asked(self, *, kind: str, hot: bool, **_: object) -> None:
         self._spend(Phase.DAEMON)
-        self._turns.matches.labels(kind, "true" if hot else "false").inc()
+        self._turns.match(kind, hot=hot)
 
     def _answering(self, *, loaded: float | None, **_: object) -> None:
         """Take note of the first of the answer. The process answered anything at all `loaded` seconds ago."""
         waited = self._turns.now() - self._last
         self._spend(Phase.START, before=min(waited, loaded or 0.0))
         self._spend(Phase.CLI)
-        self._turns.first.observe(self._spent)
+        self._to_first = self._spent.copy()
+
+    def _count_first(self) -> None:
+        if self._to_first is not None:
+            self._turns.first.observe(self._to_first)
+            self._to_first = None
 
     def _lost(self) -> None:
         self._spend(Phase.CLI)

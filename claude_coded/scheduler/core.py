@@ -87,6 +87,8 @@ class Scheduler:
         for worker in self._loading():
             worker.loaded = worker.since + LOADING <= now  # or it never will
         actions = list(self._dispatch(event, now))
+        if isinstance(event, TurnRequested) and self._owners.get(event.conversation) == event.ticket:
+            return actions  # no worker has changed by that, nor what others wait for
         actions += self._place(now)
         actions += self._expire(now)
         actions += self._shed()

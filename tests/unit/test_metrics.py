@@ -34,7 +34,8 @@ class Counted:
 
     def seconds(self, what: str) -> dict[str, float]:
         """Return the sums by phase."""
-        sums = {it.value: self.value(f"{what}_phase_seconds_sum", phase=it.value) for it in Phase}
+        names = [it.name.lower() for it in Phase]
+        sums = {name: self.value(f"{what}_phase_seconds_sum", phase=name) for name in names}
         return {phase: round(value or 0.0, 6) for phase, value in sums.items()}
 
 
@@ -72,8 +73,9 @@ def counted() -> Counted:
 def test_a_turns_time_goes_to_what_it_waited_for(counted: Counted) -> None:
     turn = counted.turn(arrived=counted.now - 0.5)
     turn.reach("admitted", 2).reach("planned", 0.25).granted(3).asked(0.125).answering(1)
+    turn.reach("answered", 10)
     assert counted.seconds("first_token") == {"queue": 5, "start": 0, "cli": 1, "daemon": 0.875}
-    turn.reach("answered", 10).end(0.5, reason="stop")
+    turn.end(0.5, reason="stop")
     assert counted.seconds("turn") == {"queue": 5, "start": 0, "cli": 11, "daemon": 1.375}
     assert counted.value("turn_duration_seconds_sum") == 17.375
     assert counted.value("first_token_duration_seconds_sum") == 6.875
@@ -82,22 +84,22 @@ def test_a_turns_time_goes_to_what_it_waited_for(counted: Counted) -> None:
 
 def test_the_start_of_a_process_is_no_waiting_in_the_queue(counted: Counted) -> None:
     turn = counted.turn().reach("admitted", 0).reach("planned", 0)
-    turn.granted(3, age=1).asked(0.5, "fresh", hot=False).answering(4, loaded=1.5)
+    turn.granted(3, age=1).asked(0.5, "fresh", hot=False).answering(4, loaded=1.5).end(0, "failed")
     assert counted.seconds("first_token") == {"queue": 2, "start": 3.5, "cli": 1.5, "daemon": 0.5}
 
 
 def test_a_spare_that_still_loads_is_waited_for_and_one_that_never_answered_is_all_start(
     counted: Counted,
 ) -> None:
-    counted.turn().granted(3, age=4).asked(0).answering(2, loaded=0.5)
+    counted.turn().granted(3, age=4).asked(0).answering(2, loaded=0.5).end(0, "failed")
     assert counted.seconds("first_token") == {"queue": 3, "start": 1.5, "cli": 0.5, "daemon": 0}
-    counted.turn().granted(0).asked(0).answering(2, loaded=None)
+    counted.turn().granted(0).asked(0).answering(2, loaded=None).end(0, "failed")
     assert counted.seconds("first_token")["start"] == 3.5
 
 
 def test_a_turn_that_begins_again_loses_none_of_its_time(counted: Counted) -> None:
     turn = counted.turn().reach("admitted", 1).reach("planned", 0).granted(1).asked(0).reach("lost", 5)
-    turn.reach("admitted", 0).reach("planned", 0).granted(2).asked(0).answering(1)
+    turn.reach("admitted", 0).reach("planned", 0).granted(2).asked(0).answering(1).end(0, "failed")
     assert counted.seconds("first_token") == {"queue": 4, "start": 0, "cli": 6, "daemon": 0}
 
 

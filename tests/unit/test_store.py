@@ -193,7 +193,7 @@ def test_a_turn_that_branches_moves_the_head_before_it_ends(tmp_path: Path) -> N
 
 
 def test_the_heads_in_memory_are_found_as_those_on_disk(tmp_path: Path) -> None:
-    other = replace(KEY, id="other")
+    other = KEY._replace(id="other")
 
     async def use(store: Store) -> None:
         one = await say(store, "1")
@@ -203,13 +203,13 @@ def test_the_heads_in_memory_are_found_as_those_on_disk(tmp_path: Path) -> None:
             found for found in await store.find([b"1"]) if found.key == other
         ]
         assert store.standing(b"2", [KEY]) == await store.find([b"2"])
-        assert store.standing(b"2", [other, replace(KEY, id="nobody")]) == store.standing(b"x", [KEY]) == []
+        assert store.standing(b"2", [other, KEY._replace(id="nobody")]) == store.standing(b"x", [KEY]) == []
 
     with_store(tmp_path, use)
 
 
 def test_the_longest_history_that_is_known_is_found_with_all_who_have_it(tmp_path: Path) -> None:
-    other = replace(KEY, id="other")
+    other = KEY._replace(id="other")
 
     async def use(store: Store) -> None:
         one = await say(store, "1")
@@ -249,7 +249,7 @@ def test_a_turn_knows_its_session_whatever_its_branch(tmp_path: Path) -> None:
         three = (await store.path(KEY))[-1]
         assert [head.session for head in (one, two, three)] == ["s1", "s1", "s2"]
         assert await store.turns(KEY, [b"1", b"2", b"x"]) == [one, two]
-        assert await store.turns(replace(KEY, id="other"), [b"1"]) == []
+        assert await store.turns(KEY._replace(id="other"), [b"1"]) == []
 
     with_store(tmp_path, use)
 
