@@ -86,14 +86,22 @@ class Seat:
 
 
 def launch_of(
-    profile: Profile, settings: Settings, options: Options | None = None, root: Path | None = None
+    profile: Profile,
+    settings: Settings,
+    options: Options | None = None,
+    root: Path | None = None,
+    workspace: Path | None = None,
 ) -> Launch:
-    """Return how a fresh worker for a profile is started; `root` is the tenant's, else WORKSPACE_DIR."""
+    """Return how a fresh worker for a profile is started.
+
+    It works in `workspace`, where a conversation has one, else where request or profile say, else in `root`,
+    which is the tenant's, or WORKSPACE_DIR.
+    """
     options = options or Options()
     claude = settings.claude
     return Launch(
         profile.agent,
-        options.workspace or profile.workspace or root or claude.workspace,
+        workspace or options.workspace or profile.workspace or root or claude.workspace,
         options.permission_mode or profile.permission_mode or claude.permission_mode,
         profile.tools,
         profile.mcp,
@@ -233,19 +241,17 @@ class Planner:
         request = self._request
         profile, system, model = request.profile, request.system or "", request.profile.model
         root = workspaces.prepare(self._settings.claude, request.key.tenant)
-        launch = launch_of(profile, self._settings, request.options, root)
+        workspace = known.workspace if known is not None else self._workspace
+        launch = launch_of(profile, self._settings, request.options, root, workspace)
         generation = 0
         if known is not None:
             system = known.system if request.system is None else system
-            launch = replace(launch, workspace=known.workspace)
             empty = known.head is None or bool(plan.back_hot)  # so is a session that a fresh plan goes on in
             same = plan.way in {Way.ANSWER, Way.CONTINUE} or (plan.way is Way.FRESH and empty)
             generation = known.generation if same else known.generation + 1
             if known.profile.model is not None:
                 # A resumed session goes on with its last model unless it is told.
                 model = model or DEFAULT_MODEL
-        elif self._workspace is not None:
-            launch = replace(launch, workspace=self._workspace)
         if plan.session is not None:
             launch = launch.resuming(plan.session, model, plan.at or None)
         self._check(launch)

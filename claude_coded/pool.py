@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Hashable
+from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -430,9 +431,10 @@ class Pool:
         self._workers.pop(worker.id, None)
         self.desk.withdraw(worker.id)
         view = self._scheduler.workers.get(worker.id)
-        if view is not None and view.phase is not s.Phase.STOPPING and not failed:
-            told = {"worker": worker.name, "status": worker.status, "phase": view.phase.value}
-            log.warning("a worker has died", extra=told)
+        asked = worker.stopped or (view is not None and view.phase is s.Phase.STOPPING)
+        if view is not None and not asked and not failed:
+            told = {"status": worker.status, "phase": view.phase.value}
+            log.warning("a worker has died", extra={**self._named(worker.id), **told})
             self._tell(EventKind.WORKER_DIED, worker.id, status=worker.status)
         self._tell(EventKind.WORKER_EXITED, worker.id, status=worker.status, failed=failed)
         self.post(s.WorkerExited(worker.id, failed=failed))
@@ -444,14 +446,22 @@ class Pool:
     def _note_failure(self, worker: Worker, message: str) -> None:
         self._failure = message
         self._tell(EventKind.WORKER_FAILED, worker.id, error=message)
-        log.error("a worker failed to start", extra={"worker": worker.name, "error": message})
+        log.error("a worker failed to start", extra={**self._named(worker.id), "error": message})
 
     def _tell(self, kind: EventKind, number: int, **fields: object) -> None:
         """Tell of a worker, with the conversation that it has by now."""
-        view = self._scheduler.workers.get(number)
-        key = view.conversation if view is not None else None
+        key = self._key(number)
         whose = {"tenant": key.tenant, "conversation": key.id} if key is not None else {}
         self._events.tell(kind, worker=s.worker_name(number), **whose, **fields)
+
+    def _named(self, number: int) -> dict[str, str]:
+        """Return what a worker is called in the log, with the conversation that it has by now."""
+        key = self._key(number)
+        return {"worker": s.worker_name(number), **({"conversation": key.id} if key is not None else {})}
+
+    def _key(self, number: int) -> ConversationKey | None:
+        view = self._scheduler.workers.get(number)
+        return view.conversation if view is not None else None
 
     def _stirred(self, worker: Worker, pending: bool) -> None:
         self.post(s.WorkerStirred(worker.id, pending))
@@ -479,7 +489,8 @@ class Pool:
             self._timer = asyncio.get_running_loop().call_at(deadline, self.post, s.Tick())
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+        # A worker outlives the request that it is started for, of which the context tells the log.
+        task = asyncio.get_running_loop().create_task(work, context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

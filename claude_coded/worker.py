@@ -175,9 +175,13 @@ class Worker:
     @property
     def failed_to_start(self) -> bool:
         """Return whether it ended by itself before it answered anything, for no fault of its session."""
-        stopped = any(step.state is WorkerState.STOPPING for step in self.life.story)
         missing = self._misses_session
-        return self.state is WorkerState.DEAD and not (self.served or stopped or missing)
+        return self.state is WorkerState.DEAD and not (self.served or self.stopped or missing)
+
+    @property
+    def stopped(self) -> bool:
+        """Return whether it was asked to end."""
+        return any(step.state is WorkerState.STOPPING for step in self.life.story)
 
     @property
     def _misses_session(self) -> bool:

@@ -58,7 +58,17 @@ def test_a_worker_that_dies_unasked_is_logged(daemon: Daemon, model: Model, name
         daemon.worker_of(session).kill()
     *_, died = eventually(lambda: records(daemon, "a worker has died")[before:])
     assert (died["status"], died["phase"]) == ("exit status -9", "busy" if busy else "idle")
+    assert died["conversation"] == name
+    assert "request" not in died  # it has served several
     assert daemon.ask("third [[say on]]", name).text == "on"
+
+
+def test_workers_that_end_with_the_daemon_have_not_died(start: Start, name: str) -> None:
+    daemon = start()
+    assert daemon.ask("[[say 1]]", name).ok
+    daemon.stop()
+    assert records(daemon, "stopped")
+    assert not records(daemon, "a worker has died")
 
 
 def test_a_request_that_fails_names_itself_and_its_conversation(daemon: Daemon, name: str) -> None:

@@ -11,7 +11,7 @@ from claude_coded.scheduler import STABLE
 from tests.benchmarks.harness import SETTLE, Daemon, DirectConversation, HttpConversation
 from tests.benchmarks.measure import Figure, Interval, Pairs
 
-HOT_TURN_LIMIT: Final = 4.0
+HOT_TURN_LIMIT: Final = 1.5
 """Milliseconds that the daemon may add to a hot turn."""
 
 RESPONSES_LIMIT: Final = 1.10

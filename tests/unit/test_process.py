@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from claude_coded.process import Listener, Process
+from tests.support.daemon import eventually
 
 
 @pytest.mark.parametrize("command", [["true", "a\0b"], ["/nowhere/true"], ["true", "x" * 200_000]])
@@ -46,7 +47,7 @@ def test_what_runs_but_cannot_be_watched_is_ended() -> None:
         asyncio.run(start())
     finally:
         asyncio.set_child_watcher(watcher)
-    assert not [child for child in psutil.Process().children() if runs(child, "1976")]
+    eventually(lambda: not [child for child in psutil.Process().children() if runs(child, "1976")])
 
 
 def runs(process: psutil.Process, argument: str) -> bool:
