@@ -19,6 +19,7 @@ Layers; a row sees only the rows below it (checked by import-linter):
     pool                                    the shell around the scheduler
     worker | store | fetch | permissions    one CLI process | conversations in SQLite | images by URL |
                                             what waits for an operator's leave
+    database                                the statements and transactions of the store's thread
     kept | accounts                         responses, as the database has them | what turns have used, by day
     rows | marks | ask | course | process | the database's rows | turns that it does not have yet |
     vigil | transcripts | guard             what a turn writes, and its events | what is told of it |

@@ -1,6 +1,6 @@
 """The course of a turn, as events and as a span: that it waits, starts, answers, uses a tool, how it ends."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from enum import Enum
 
 from claude_coded.errors import CodedError
@@ -70,8 +70,10 @@ class Course:
         self._span.reach("lost")
         self._stage = _Stage.WAITING
 
-    def hears(self, events: Iterable[TurnEvent], used: Callable[[], Usage]) -> None:
+    def hears(self, events: Collection[TurnEvent], used: Callable[[], Usage]) -> None:
         """Tell of the answer's beginning, and of Claude's own tools; `used` returns the tokens so far."""
+        if self._spoke and ToolActivity not in map(type, events):
+            return  # as nearly all of a long answer: it is not looked at piece by piece
         for event in events:
             if isinstance(event, ToolActivity):
                 failed = True if event.failure is not None else None

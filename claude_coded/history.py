@@ -301,16 +301,23 @@ def go_on(known: Conversation, told: Told, base: Head | None = None, since: tupl
     cut = (known.head.span,) if since and known.head is not None else ()
     if head is None:
         return Plan(Way.FRESH, lead, lead + told.asked, told.asked, told.start, back_hot=cut)
+    return _behind(head, known, lead, told, cut)
+
+
+def _behind(
+    turn: Head, known: Conversation, lead: tuple[Message, ...], told: Told, cut: tuple[Span, ...]
+) -> Plan:
+    """Return the plan that goes on in the session after a turn; what came after it is cut off."""
     return Plan(
         Way.CONTINUE,
         lead,
         lead + told.asked,
         told.asked,
-        head.digest,
-        head,
+        turn.digest,
+        turn,
         back=leftovers(known) + cut,
         back_hot=cut,
-        tools=head.tools,
+        tools=turn.tools,
         session=known.session,
         lineage=known.lineage,
     )
@@ -375,19 +382,7 @@ def follow(known: Conversation, path: Sequence[Head], points: Sequence[Head], to
         return begin(told)
     whole = any(turn.whole for turn in dropped)
     cut = (Span(dropped[0].span.first, dropped[-1].span.last, certain=whole),) if dropped else ()
-    return Plan(
-        Way.CONTINUE,
-        rest,
-        rest + told.asked,
-        told.asked,
-        turn.digest,
-        turn,
-        back=leftovers(known) + cut,
-        back_hot=cut,
-        tools=turn.tools,
-        session=known.session,
-        lineage=known.lineage,
-    )
+    return _behind(turn, known, rest, told, cut)
 
 
 def _begin_in(path: Sequence[Head], told: Told) -> Plan:

@@ -147,10 +147,13 @@ class Command(guide.Guided):
         self.params.extend(_common())
 
 
-class Program(guide.Guided, click.Group):
-    """All commands: in the order of their definition, and with our errors."""
+def command(name: str | None = None, **more: Any) -> Callable[[Callable[..., Any]], Command]:  # noqa: ANN401
+    """Make a command of a function, as `click.command` does."""
+    return click.command(name, cls=Command, **more)
 
-    command_class = Command
+
+class Program(guide.Guided, click.Group):
+    """All commands: in the order in which they were added, and with our errors."""
 
     def __init__(self, *args: Any, **more: Any) -> None:  # noqa: ANN401 - click's
         super().__init__(*args, **more)

@@ -62,7 +62,24 @@ def refused(kind: Any, *harmless: object) -> Rule:  # noqa: ANN401 - types are v
     return Rule(Treatment.REFUSED, kind, harmless=lambda value: value in harmless)
 
 
+SHARED: Final[Mapping[str, Rule]] = {
+    "top_logprobs": refused(Annotated[int, Meta(ge=0, le=20)], 0),
+    "moderation": refused(dict),
+    "temperature": ignored(Annotated[float, Meta(ge=0, le=2)]),
+    "top_p": ignored(Annotated[float, Meta(ge=0, le=1)]),
+    "presence_penalty": ignored(Penalty),
+    "frequency_penalty": ignored(Penalty),
+    "user": ignored(str),
+    "service_tier": ignored(Literal["auto", "default", "flex", "scale", "priority", "fast"]),
+    "safety_identifier": ignored(Annotated[str, Meta(max_length=64)]),
+    "prompt_cache_key": ignored(str),
+    "prompt_cache_options": ignored(dict),
+    "prompt_cache_retention": ignored(Literal["in_memory", "in-memory", "24h"]),
+}
+"""What chat requests and those of the Responses API have both, and is the same there."""
+
 FIELDS: Final[Mapping[str, Rule]] = {
+    **SHARED,
     "model": honoured(),
     "messages": honoured(),
     "stream": honoured(),
@@ -80,23 +97,11 @@ FIELDS: Final[Mapping[str, Rule]] = {
     "reasoning_effort": honoured(),
     "n": refused(Annotated[int, Meta(ge=1, le=128)], 1),
     "logprobs": refused(bool, False),
-    "top_logprobs": refused(Annotated[int, Meta(ge=0, le=20)], 0),
     "audio": refused(dict),
     "modalities": refused(list[Literal["text", "audio"]], [], ["text"]),
-    "moderation": refused(dict),
-    "temperature": ignored(Annotated[float, Meta(ge=0, le=2)]),
-    "top_p": ignored(Annotated[float, Meta(ge=0, le=1)]),
-    "presence_penalty": ignored(Penalty),
-    "frequency_penalty": ignored(Penalty),
     "seed": ignored(Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]),
     "logit_bias": ignored(dict, Annotated[float, Meta(ge=-100, le=100)]),
-    "user": ignored(str),
     "metadata": ignored(dict, str),
-    "service_tier": ignored(Literal["auto", "default", "flex", "scale", "priority", "fast"]),
-    "safety_identifier": ignored(Annotated[str, Meta(max_length=64)]),
-    "prompt_cache_key": ignored(str),
-    "prompt_cache_options": ignored(dict),
-    "prompt_cache_retention": ignored(Literal["in_memory", "in-memory", "24h"]),
     "prediction": ignored(Prediction),
     "verbosity": ignored(Literal["low", "medium", "high"]),
     "web_search_options": ignored(dict),

@@ -22,7 +22,7 @@ from tests.benchmarks.latency import (
 from tests.benchmarks.matching import matching, seeding, stateless_turn
 from tests.benchmarks.measure import Figure
 from tests.benchmarks.memory import memory
-from tests.benchmarks.metered import metered
+from tests.benchmarks.observing import observing
 from tests.benchmarks.operation import BUSY_SETTINGS, control_under_load, start_to_ready
 from tests.benchmarks.report import brief
 from tests.benchmarks.requests import STALL_SETTINGS, reading, stalls
@@ -52,7 +52,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "seeding": Benchmark(seeding),
     "stream-rate": Benchmark(stream_rate),
     "cpu-per-delta": Benchmark(cpu_per_delta),
-    "metrics": Benchmark(metered),
+    "observing": Benchmark(observing, replayed=True),
     "start-to-ready": Benchmark(start_to_ready),
     "control-under-load": Benchmark(control_under_load, BUSY_SETTINGS),
     "client-start": Benchmark(client_start),

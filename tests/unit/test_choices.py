@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from claude_coded.errors import CodedError, Forbidden, InvalidRequest
@@ -180,9 +180,11 @@ PLACES = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join)
 
 
 def build(directory: Path, tree: Mapping[str, str | None], absolute: set[str]) -> None:
-    """Make directories (None) and links; what cannot be made is left out."""
+    """Make directories (None) and links; what cannot be made, or would be elsewhere, is left out."""
     for place, target in tree.items():
         path = directory / place
+        if not Path(os.path.realpath(path.parent)).is_relative_to(directory):
+            continue  # by a link: nothing is made there
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if target is None:
@@ -197,14 +199,17 @@ def build(directory: Path, tree: Mapping[str, str | None], absolute: set[str]) -
 @given(
     st.dictionaries(PLACES, st.none() | TARGETS, max_size=8), st.sets(PLACES), st.lists(PIECES, max_size=6)
 )
+@example({"b": "..", "b/c": None}, set(), ["b", "c"])
 def test_no_path_and_no_link_leads_out(
     tree: dict[str, str | None], absolute: set[str], pieces: list[str]
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
-        directory = Path(name).resolve()
+        around = Path(name).resolve()
+        directory = around / "own"
         root = directory / "a"
-        root.mkdir()
+        root.mkdir(parents=True)
         build(directory, tree, absolute)
+        assert [*around.iterdir()] == [directory]
         text = "/".join(pieces)
         real = os.path.realpath(root / text)
         try:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Meta, Struct
 
 from claude_coded.errors import InvalidRequest, UnsupportedParameter
-from claude_coded.openai.fields import Rule, honoured, ignored, refused, review
+from claude_coded.openai.fields import SHARED, Rule, honoured, ignored, refused, review
 from claude_coded.openai.options import ANY_OBJECT, EFFORTS
 from claude_coded.openai.responses.items import Item, hosted, references
 from claude_coded.openai.responses.tools import Toolbox, parse_tools
@@ -20,6 +20,7 @@ ENCRYPTED: Final = "reasoning.encrypted_content"
 LOGPROBS: Final = "message.output_text.logprobs"
 
 RESPONSE_FIELDS: Final[Mapping[str, Rule]] = {
+    **SHARED,
     "model": honoured(),
     "input": honoured(),
     "instructions": honoured(),
@@ -38,21 +39,9 @@ RESPONSE_FIELDS: Final[Mapping[str, Rule]] = {
     "metadata": honoured(),
     "background": refused(bool, False),
     "prompt": refused(dict),
-    "moderation": refused(dict),
-    "top_logprobs": refused(Annotated[int, Meta(ge=0, le=20)], 0),
     "truncation": ignored(Literal["auto", "disabled"]),
     "max_tool_calls": ignored(Annotated[int, Meta(ge=1)]),
     "context_management": ignored(list),
-    "temperature": ignored(Annotated[float, Meta(ge=0, le=2)]),
-    "top_p": ignored(Annotated[float, Meta(ge=0, le=1)]),
-    "presence_penalty": ignored(Annotated[float, Meta(ge=-2, le=2)]),
-    "frequency_penalty": ignored(Annotated[float, Meta(ge=-2, le=2)]),
-    "user": ignored(str),
-    "service_tier": ignored(Literal["auto", "default", "flex", "scale", "priority", "fast"]),
-    "safety_identifier": ignored(Annotated[str, Meta(max_length=64)]),
-    "prompt_cache_key": ignored(str),
-    "prompt_cache_options": ignored(dict),
-    "prompt_cache_retention": ignored(Literal["in_memory", "in-memory", "24h"]),
     "client_metadata": ignored(dict, str),
 }
 
