@@ -129,7 +129,7 @@ def test_the_responses_example_goes_on(newcomer: Newcomer) -> None:
 
 def test_the_operators_commands_do_what_they_are_told(newcomer: Newcomer) -> None:
     rows = re.findall(r"^\| (`.*?) \|", section("claude-codectl"), re.MULTILINE)
-    told = [re.sub(r" *\[.*?\]", "", it) for row in rows for it in re.findall(r"`(.*?)`", row)]
+    told = [re.sub(r" *\[.*?\]…?", "", it) for row in rows for it in re.findall(r"`(.*?)`", row)]
     assert {"status", "workers", "drain", "resume"} <= set(told), told
     for words in told:
         if words.startswith(INTERACTIVE):
