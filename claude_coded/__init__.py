@@ -17,14 +17,15 @@ Layers; a row sees only the rows below it (checked by import-linter):
     running                                 a turn: asked, told, recorded, concluded
     planning                                how it gets at its history, and a worker that suits
     pool                                    the shell around the scheduler
-    worker | store | fetch | permissions    one CLI process | conversations in SQLite | images by URL |
-                                            what waits for an operator's leave
+    worker | store | fetch |                one CLI process | conversations in SQLite | images by URL |
+    permissions | leaving                   what waits for an operator's leave | what an ended turn leaves
     database                                the statements and transactions of the store's thread
     kept | accounts                         responses, as the database has them | what turns have used, by day
     rows | marks | ask | course | process | the database's rows | turns that it does not have yet |
-    vigil | transcripts | guard             what a turn writes, and its events | what is told of it |
-                                            a child and its pipes | whether it lives | what the CLI keeps of
-                                            sessions | clients that are slow, too long, or gone
+    pending | vigil | transcripts | guard   what a turn writes, and its events | what is told of it |
+                                            a child and its pipes | what it has yet to answer | whether it
+                                            lives | what the CLI keeps of sessions | clients that are slow,
+                                            too long, or gone
     cgroups, orphans, proc                  where a worker's processes are, what they use, and their end
     activity | restarting | said | stopping | claude | openai | history | models | scheduler | migrations
                                             pure: no I/O, no clock, no randomness

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -23,6 +23,9 @@ from claude_coded.process import watch_by_descriptors
 from claude_coded.settings import SYSTEM_CONFIG, Spec, sections, specs
 from claude_coded.supervisor import supervise, this_program
 from claude_coded.systemd import inherited_sockets
+
+YOUNG: Final = 5000
+"""New objects after which the collector looks at them: Python's own 700 come in the middle of each turn."""
 
 log = logging.getLogger(__name__)
 
@@ -167,4 +170,5 @@ async def _main(plan: Plan, source: Source) -> None:
     sys.setswitchinterval(SWITCH)
     # What stands now stays: the collector need not look at it again and again.
     gc.freeze()
+    gc.set_threshold(YOUNG)
     await daemon.run()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 from uuid import uuid4
 
-from claude_coded import history, transcripts
+from claude_coded import history, leaving, transcripts
 from claude_coded.activity import Activity
 from claude_coded.aside import Aside
 from claude_coded.ask import Ask, Turn
@@ -33,7 +33,6 @@ from claude_coded.events import EventKind, Events
 from claude_coded.history import Conversation, Plan, Span, Unfinished, Way
 from claude_coded.planning import REPLANNED, Located, Planner, Seat
 from claude_coded.pool import Lease, Pool
-from claude_coded.rows import Record
 from claude_coded.said import Said
 from claude_coded.scheduler import Want
 from claude_coded.settings import Settings
@@ -48,7 +47,6 @@ from claude_coded.turn import (
     Role,
     Text,
     TextDelta,
-    ToolCall,
     ToolOutcome,
     TurnEvent,
     TurnFailed,
@@ -462,7 +460,8 @@ class Run:
         now = self._runs.wall()
         try:
             outcome = await self._end(lease.worker, plan, turn, end)
-            records = await self._aside(plan, self._records, plan, turn, end.usage, whole=outcome.whole)
+            left = (plan, turn, self._said.message, end.usage, self._activity.used)
+            records = await self._aside(plan, leaving.records, *left, whole=outcome.whole)
             number = await self._runs.store.finish(self.request.key, records, now, outcome.left)
             if end.reason is FinishReason.TOOL_CALLS:
                 outcome = replace(outcome, parked=lease.worker.park())
@@ -496,60 +495,14 @@ class Run:
         Where it does not, the turn is taken back, but not what was seeded before it: that is whole.
         """
         if end.reason is FinishReason.TOOL_CALLS:
-            self._keep_seeds(plan, turn)
+            leaving.keep_seeds(plan, turn)
             return _Outcome(whole=False)
         if end.reason is FinishReason.LENGTH and (cut := await worker.cut_short()) is not None:
             return _Outcome(left=(cut,))
         if end.reason in {FinishReason.LENGTH, FinishReason.REFUSAL} or self._stopper.stopped:
-            self._keep_seeds(plan, turn)
+            leaving.keep_seeds(plan, turn)
             return _Outcome(whole=False, left=(turn.ask.span,), keep=await worker.abandon())
         return _Outcome()
-
-    def _keep_seeds(self, plan: Plan, turn: Turn) -> None:
-        """Leave what was seeded before the turn, should that be taken back: it is a turn of its own by then.
-
-        A call that was seeded goes with its outcome: no cut parts the two.
-        """
-        if plan.way is not Way.ANSWER and not _ends_in_calls(plan.seeds):
-            turn.keep_seeds(len(plan.seeds))
-
-    def _records(self, plan: Plan, turn: Turn, usage: Usage, *, whole: bool) -> list[Record]:
-        """Return what the turn leaves: what was seeded before it is a turn of its own, to branch after."""
-        lead = plan.said[: len(plan.said) - len(plan.asked)]
-        said = (*plan.asked, self._said.message)
-        before = history.last_digest(plan.digest, lead)
-        own = Record(
-            said,
-            usage,
-            self._span(plan, turn),
-            turn.answer,
-            history.last_digest(before, said),
-            plan.tools + (self._activity.used if whole or turn.open_calls else 0),
-            whole=whole,
-        )
-        if not lead:
-            return [own]
-        # What a fork holds ends with the message that it was made at: it can be forked there again.
-        held, seeded = lead[: len(lead) - len(plan.seeds)], lead[-len(plan.seeds) :] if plan.seeds else ()
-        if plan.base is not None or plan.way is not Way.FORK:
-            held, seeded = (), lead
-        span = Span(turn.ask.uuid_of(plan.own), own.span.first)
-        records = []
-        if held:
-            digest = history.last_digest(plan.digest, held)
-            records.append(Record(held, Usage(), span, plan.at, digest, plan.tools))
-        if seeded:
-            whole = not _ends_in_calls(seeded)
-            records.append(Record(seeded, Usage(), span, "", before, plan.tools, whole=whole))
-        return [*records, own]
-
-    def _span(self, plan: Plan, turn: Turn) -> Span:
-        """Return what the turn wrote, with a call of which it asked the outcome."""
-        if plan.way is Way.ANSWER and plan.base is not None:
-            return Span(plan.base.span.first, turn.ask.span.last)
-        if _ends_in_calls(plan.seeds):
-            return turn.ask.span
-        return Span(turn.ask.uuid_of(len(plan.seeds)), turn.ask.span.last)
 
     async def _give_up(self, lease: Lease) -> None:
         """Take the session back to before the turn; keep what the client was sent of it."""
@@ -588,10 +541,6 @@ class _Outcome:
     left: tuple[Span, ...] = ()
     keep: bool | None = None
     parked: bool = False
-
-
-def _ends_in_calls(messages: tuple[Message, ...]) -> bool:
-    return bool(messages) and any(isinstance(part, ToolCall) for part in messages[-1].parts)
 
 
 async def _ended(task: "asyncio.Task[None]") -> None:

@@ -49,6 +49,7 @@ from claude_coded.errors import (
     WorkerStartFailed,
 )
 from claude_coded.history import Span
+from claude_coded.pending import Pending
 from claude_coded.process import Listener, Process
 from claude_coded.scheduler import worker_name
 from claude_coded.turn import Message, Role, ToolOutcome
@@ -127,8 +128,7 @@ class Worker:
             give_up=self._give_up,
         )
         self._cause = ""  # why it was killed, where that was not asked for
-        self._answers: dict[str, asyncio.Future[Answer]] = {}
-        self._receipts: dict[str, asyncio.Future[None]] = {}
+        self._pending = Pending()
         self._turn: Turn | None = None
         self._preparation: asyncio.Task[None] | None = None
         self._outfit: Outfit | None = None
@@ -410,12 +410,9 @@ class Worker:
             self._process.write(data)
             await asyncio.sleep(0)
             return
-        self._receipts[uuid] = receipt = asyncio.get_running_loop().create_future()
+        receipt = self._pending.receipt(uuid)
         self._process.write(data)
-        try:
-            await self._within_time(receipt, "did not take the conversation's history")
-        finally:
-            self._receipts.pop(uuid, None)
+        await self._within_time(receipt, "did not take the conversation's history")
 
     def settle(self) -> bool:
         """Take note that the turn has finished; False when the process is gone.
@@ -494,12 +491,9 @@ class Worker:
         return answer
 
     def _expect(self, request_id: str) -> asyncio.Future[Answer]:
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        # Nobody may be waiting any more when the process dies: the exception is then nobody's.
-        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._answers[request_id] = answer
+        answer = self._pending.answer(request_id)
         if self.state is WorkerState.DEAD:
-            self._fail_waiting(self.death)
+            self._pending.fail(self.death)
         return answer
 
     async def _answer(self, answer: asyncio.Future[Answer]) -> Answer:
@@ -512,7 +506,7 @@ class Worker:
     def _owes(self) -> bool:
         """Return whether something is to come from the process: an answer, or what a turn says."""
         ending = self.state in (WorkerState.STOPPING, WorkerState.DEAD)
-        return not ending and (self.state is WorkerState.BUSY or bool(self._answers))
+        return not ending and (self.state is WorkerState.BUSY or self._pending.unanswered)
 
     def _give_up(self) -> None:
         seconds = round(self._cli.patience * 1000)
@@ -554,8 +548,7 @@ class Worker:
                 if not self.served:
                     self._loaded_at = _now()
                     self._watch.loaded(self)
-                if (answer := self._answers.pop(response.request_id, None)) and not answer.done():
-                    answer.set_result(response)
+                self._pending.hear(response)
             case ControlRequest():
                 self._serve(message)
             case ControlCancel(request_id):
@@ -564,19 +557,14 @@ class Worker:
                 self._note(message)
             case Result():
                 self._cost = message.total_cost_usd or self._cost
-                self._receive(message)
+                if message.num_turns == 0:  # it is about messages that were seeded
+                    self._pending.acknowledge(message.user_message_uuids)
             case _:
                 pass
         if self._turn is not None:
             self._turn.add(message)
         for reply in self._bridge.refuse() if self._bridge.refused else ():
             self._process.write(self._protocol.answer_tool(reply))
-
-    def _receive(self, message: Result) -> None:
-        """Take note of the receipt of a seeded message."""
-        for uuid in message.user_message_uuids if message.num_turns == 0 else ():
-            if (receipt := self._receipts.get(uuid)) and not receipt.done():
-                receipt.set_result(None)
 
     def _serve(self, message: ControlRequest) -> None:
         request = message.request
@@ -611,7 +599,7 @@ class Worker:
         death = self.death
         self._enter(WorkerState.DEAD, self._process.status)
         self._idle.set()
-        self._fail_waiting(death)
+        self._pending.fail(death)
         if self._turn is not None:
             self._turn.fail(death)
         self._watch.exited(self)
@@ -626,13 +614,6 @@ class Worker:
         if not self.served:
             return WorkerStartFailed(f"Claude Code did not start{said}", retry_after=1)
         return WorkerDied(f"the Claude Code process ended in the middle of the turn{said}")
-
-    def _fail_waiting(self, error: CodedError) -> None:
-        waiting: list[asyncio.Future[Any]] = [*self._answers.values(), *self._receipts.values()]
-        for future in waiting:
-            if not future.done():
-                future.set_exception(error)
-        self._answers.clear()
 
 
 def check_rewound(answer: Answer, *, certain: bool = False) -> None:
