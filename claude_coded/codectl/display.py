@@ -288,15 +288,18 @@ def event(it: api.Event) -> list[str]:
         fields["conversation"] = full_name(str(fields["conversation"]), tenant)
     elif tenant is not None:
         fields["tenant"] = tenant
-    told = "".join(f"  {name}={_value(value)}" for name, value in fields.items() if value is not None)
-    clock = time.strftime("%H:%M:%S", time.localtime(it.at))
+    told = "".join(f"  {name}={_value(name, value)}" for name, value in fields.items() if value is not None)
     lost = [f"({counted(it.missed, 'event')} missed)"] if it.missed else []
-    return [*lost, f"{it.number:>6}  {clock}  {printable(it.kind)}{printable(told)}"]
+    return [*lost, f"{it.number:>6}  {_clock(it.at)}  {printable(it.kind)}{printable(told)}"]
 
 
-def _value(value: object) -> str:
+def _clock(seconds: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(seconds))
+
+
+def _value(name: str, value: object) -> str:
     if isinstance(value, float):
-        return f"{value:g}"
+        return _clock(value) if name.endswith("_at") else f"{value:g}"
     if isinstance(value, str) and not any(it.isspace() for it in value):
         return value
     return msgspec.json.encode(value).decode()

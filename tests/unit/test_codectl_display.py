@@ -310,6 +310,8 @@ def test_events() -> None:
     assert re.fullmatch(rf"     7  \d\d:\d\d:\d\d  {re.escape(told)}", second)
     (other,) = display.event(api.Event(8, NOW, "x", {"tenant": "default", "list": [1, 2]}))
     assert other.endswith("x  list=[1,2]  tenant=default")
+    (ahead,) = display.event(api.Event(9, NOW, "x", {"expires_at": NOW}))
+    assert re.fullmatch(r"     9  (\d\d:\d\d:\d\d)  x  expires_at=\1", ahead)
 
 
 def test_what_was_done() -> None:
