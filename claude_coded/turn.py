@@ -10,7 +10,6 @@ history has tens of thousands.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,13 +61,20 @@ class ToolCall(Struct, frozen=True, dict=True, tag="tool_call"):
     name: str
     arguments: str
 
-    @cached_property
+    @property
     def canonical(self) -> bytes:
-        """The arguments' one JSON text, keys sorted.
+        """Return the arguments' one JSON text, keys sorted.
 
         Raises ValueError where they are no JSON, and TypeError where they are nested too deep.
         """
-        return orjson.dumps(orjson.loads(self.arguments), option=orjson.OPT_SORT_KEYS)
+        held = self.__dict__  # no cached_property: its lock takes longer than to parse what most calls have
+        made: bytes
+        if "canonical" in held:
+            made = held["canonical"]
+        else:
+            parsed = orjson.loads(self.arguments)
+            made = held["canonical"] = orjson.dumps(parsed, option=orjson.OPT_SORT_KEYS)
+        return made
 
 
 class ToolOutcome(Struct, frozen=True, gc=False, tag="tool_outcome"):
