@@ -39,7 +39,17 @@ def seed_digest(tenant: str, *, agent: bool) -> bytes:
 
 def chain(start: bytes, messages: Iterable[Message]) -> list[bytes]:
     """Return the digest after each message."""
-    digests, digest, assistant = [], start, Role.ASSISTANT
+    return _walk(start, messages)[0]
+
+
+def _walk(start: bytes, messages: Iterable[Message]) -> tuple[list[bytes], list[int]]:
+    """Return the digest after each message, and after how many of them an answer is followed by a question.
+
+    Both at once: a long history is in no cache, and every way through it counts.
+    """
+    digests: list[bytes] = []
+    ends: list[int] = []
+    digest, answer, answered = start, Role.ASSISTANT, False
     new = sha256().copy  # costs less than the constructor, which looks for the algorithm
     for message in messages:
         parts = message.parts
@@ -48,10 +58,17 @@ def chain(start: bytes, messages: Iterable[Message]) -> list[bytes]:
         else:
             said = _said(parts)
         hasher = new()
-        hasher.update(digest + (b"a" if message.role is assistant else b"u") + said)
+        if message.role is answer:
+            hasher.update(digest + b"a" + said)
+            answered = True
+        else:
+            hasher.update(digest + b"u" + said)
+            if answered:
+                ends.append(len(digests))
+                answered = False
         digest = hasher.digest()
         digests.append(digest)
-    return digests
+    return digests, ends
 
 
 def _said(parts: Sequence[Part]) -> bytes:
@@ -62,26 +79,25 @@ def _said(parts: Sequence[Part]) -> bytes:
     """
     if len(parts) == 1:
         part = parts[0]
-        return part.text.strip().encode() if isinstance(part, Text) else b"\0" + _other(part)
+        return part.text.strip().encode() if isinstance(part, Text) else _other(part)
     texts, others = [], []
     for part in parts:
         if isinstance(part, Text):
             texts.append(part.text)
         else:
             others.append(_other(part))
-    return b"\0".join(("\n".join(texts).strip().encode(), *others))
+    return b"".join(("\n".join(texts).strip().encode(), *others))
 
 
 def _other(part: ToolCall | ToolOutcome | Image | RemoteImage | Document) -> bytes:
-    match part:
-        case ToolCall():
-            return part.name.encode() + part.canonical
-        case ToolOutcome():
-            return b"outcome" + _said(part.parts)
-        case Image() | Document():
-            return part.media_type.encode() + part.data.encode()
-        case RemoteImage():
-            return part.url.encode()
+    """Return what counts of a part that is no text, with what keeps it apart from what stands before it."""
+    if isinstance(part, ToolCall):
+        return b"\0%b%b" % (part.name.encode(), part.canonical)
+    if isinstance(part, ToolOutcome):
+        return b"\0outcome" + _said(part.parts)
+    if isinstance(part, RemoteImage):
+        return b"\0" + part.url.encode()
+    return b"\0%b%b" % (part.media_type.encode(), part.data.encode())
 
 
 # What is known -----------------------------------------------------------------------------------------
@@ -172,26 +188,22 @@ CANCELLED: Final = "The user did not wait for this call."
 class Told:
     """A request's messages: the past as the client tells it, and what it asks now.
 
-    `digests` has one after each message of the past; `start` is where the chain begins. A `brief` request
-    leaves out the past: there is one digest, of all of it.
+    `digests` has one after each message of the past; `start` is where the chain begins. `ends` are the
+    numbers of messages that may end a turn, the most first: an answer, and then a question. A `brief`
+    request leaves out the past: there is one digest, of all of it.
     """
 
     past: tuple[Message, ...]
     asked: tuple[Message, ...]
     start: bytes
     digests: tuple[bytes, ...]
+    ends: tuple[int, ...] = ()
     brief: bool = False
 
     @property
     def has_history(self) -> bool:
         """Return whether the client tells what was said: its history is then the truth."""
         return bool(self.digests)
-
-    def ends(self) -> list[int]:
-        """Return how many messages may end a turn, the most first: an answer, and then a question."""
-        answer = Role.ASSISTANT
-        answers = [message.role is answer for message in (*self.past, *self.asked[:1])]
-        return [n for n in range(len(answers) - 1, 0, -1) if answers[n - 1] and not answers[n]]
 
     def lengths(self, turns: Iterable[Head]) -> dict[bytes, int]:
         """Return how many messages lead to the end of each turn that the history holds, by its digest."""
@@ -209,7 +221,10 @@ def read(request: TurnRequest) -> Told:
         start -= 1
     past, asked = messages[:start], messages[start:]
     begin = seed_digest(request.key.tenant, agent=request.profile.agent)
-    return Told(past, asked, begin, tuple(chain(begin, past)))
+    digests, ends = _walk(begin, past)
+    if past and asked:
+        ends.append(len(past))
+    return Told(past, asked, begin, tuple(digests), tuple(reversed(ends)))
 
 
 # Plans -------------------------------------------------------------------------------------------------

@@ -340,7 +340,7 @@ def _read(request: TurnRequest) -> tuple[Told, list[bytes]]:
     told = history.read(request)
     if request.named:
         return told, []
-    return told, list(told.digests) if told.brief else [told.digests[length - 1] for length in told.ends()]
+    return told, list(told.digests) if told.brief else [told.digests[length - 1] for length in told.ends]
 
 
 def remove_traces(directories: Sequence[Path], session: str) -> None:

@@ -87,7 +87,7 @@ async def _matching(folder: Path, count: int) -> list[Figure]:
         _milliseconds("parsed, digested and found; floor: loads + sha256", plain),
         Figure(name, f"ratio with {STORED_TURNS} turns stored to 1", stored.ratio, "", STORED_LIMIT, floor=1),
         _milliseconds(
-            f"with {STORED_TURNS} turns, none of {len(told.ends())} prefixes found; floor: with 1", missed
+            f"with {STORED_TURNS} turns, none of {len(told.ends)} prefixes found; floor: with 1", missed
         ),
     ]
 
@@ -114,7 +114,7 @@ def _told(body: bytes) -> Told:
 
 
 def _prefixes(told: Told) -> list[bytes]:
-    return [told.digests[length - 1] for length in told.ends()]
+    return [told.digests[length - 1] for length in told.ends]
 
 
 def _body(seed: str) -> bytes:

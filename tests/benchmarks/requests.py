@@ -145,7 +145,7 @@ def _prefixes(body: bytes) -> list[bytes]:
     """Return the histories by which the daemon looks for a request's conversation."""
     chat = parse_chat(body)
     told = history.read(TurnRequest(KEY, PROFILE, chat.messages, chat.system, chat.stream, named=False))
-    return [told.digests[length - 1] for length in told.ends()]
+    return [told.digests[length - 1] for length in told.ends]
 
 
 # Stalls ------------------------------------------------------------------------------------------------

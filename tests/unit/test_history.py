@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 
 import orjson
@@ -188,10 +189,17 @@ def test_a_request_asks_the_users_last_messages_and_loses_none(messages: list[Me
 
 
 def test_a_turn_may_end_where_an_answer_is_followed_by_a_question() -> None:
-    assert tell(A, answer("1"), B, answer("2"), C).ends() == [4, 2]
-    assert tell(A, answer("1"), answer("2"), C).ends() == [3]
-    assert tell(answer("0"), A).ends() == [1]
-    assert tell(A, B).ends() == []
+    assert tell(A, answer("1"), B, answer("2"), C).ends == (4, 2)
+    assert tell(A, answer("1"), answer("2"), C).ends == (3,)
+    assert tell(answer("0"), A).ends == (1,)
+    assert tell(A, B).ends == ()
+
+
+@given(st.lists(st.sampled_from([A, answer("1")]), min_size=1, max_size=8))
+def test_every_answer_before_a_question_may_end_a_turn(messages: list[Message]) -> None:
+    pairs = enumerate(pairwise(messages), 1)
+    wanted = [n for n, (one, two) in pairs if (one.role, two.role) == (Role.ASSISTANT, Role.USER)]
+    assert tell(*messages).ends == tuple(reversed(wanted))
 
 
 # Plans -------------------------------------------------------------------------------------------------
