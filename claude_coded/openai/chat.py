@@ -1,7 +1,7 @@
 """Chat completions: a request -> a TurnRequest's parts."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -25,7 +25,7 @@ class ChatBody(Struct, frozen=True):
     """The fields that are honoured, besides those of tools and options, and those that are hints."""
 
     model: str
-    messages: list[ChatMessage]
+    messages: list[Any]  # ChatMessages: to look at each of them again would take one more way through them
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     store: bool | None = None

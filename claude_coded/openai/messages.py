@@ -45,38 +45,26 @@ def history(given: list[ChatMessage]) -> tuple[str | None, tuple[Message, ...]]:
     """Return the system text and the messages, which end with the user's. Raises InvalidRequest."""
     if not given:
         raise InvalidRequest("at least one message is needed", param="messages")
-    system: list[str] = []
     told = _Told()
     telling, user, assistant = told.telling, Role.USER, Role.ASSISTANT
     add = telling.messages.append
     for index, message in enumerate(given):
+        content, role = message.content, message.role
         # Nearly all messages are one text and nothing more: they are taken at once.
-        content = message.content
-        text = content if isinstance(content, str) and not (content.isspace() or telling.open) else ""
-        match message.role:
-            case "user" if text:
-                add(Message(user, (Text(text),)))
-            case "user":
-                telling.add_question(_question(message, index))
-            case "assistant":
-                if text and not (
-                    message.tool_calls
-                    or message.function_call
-                    or message.refusal
-                    or message.audio is not None
-                ):
-                    add(Message(assistant, (Text(text),)))
-                else:
-                    told.add_answer(message, _answer(message, index), index)
-            case "tool" | "function":
-                told.add_outcome(message, index)
-            case "system" | "developer":
-                system.append("\n".join(_texts(message, index)))
-    told.check_answered()
-    messages = told.telling.messages
-    if not messages or messages[-1].role is not Role.USER:
-        raise InvalidRequest("the last message must be the user's", param=f"messages[{len(given) - 1}].role")
-    return "\n\n".join(system) if system else None, tuple(messages)
+        if content.__class__ is list and len(content) == 1 and content[0].type == "text":
+            content = content[0].text
+        if content.__class__ is str and content and not (telling.open or content.isspace()):
+            if role == "user":
+                add(Message(user, (Text(content),)))
+                continue
+            if role == "assistant" and not (
+                message.tool_calls or message.function_call or message.refusal or message.audio is not None
+            ):
+                add(Message(assistant, (Text(content),)))
+                continue
+        told.add(message, index)
+    messages = told.end(len(given) - 1)
+    return "\n\n".join(told.system) if told.system else None, messages
 
 
 class _Told:
@@ -87,9 +75,30 @@ class _Told:
 
     def __init__(self) -> None:
         self.telling = Telling()
+        self.system: list[str] = []
         self._made = 0, ""  # where the calls stand that wait: the message's index, and the field
 
-    def add_answer(self, message: ChatMessage, parts: tuple[Part, ...], index: int) -> None:
+    def add(self, message: ChatMessage, index: int) -> None:
+        """Add a message, whatever it says."""
+        match message.role:
+            case "assistant":
+                self._add_answer(message, _answer(message, index), index)
+            case "tool" | "function":
+                self._add_outcome(message, index)
+            case "user":
+                self.telling.add_question(_question(message, index))
+            case "system" | "developer":
+                self.system.append("\n".join(_texts(message, index)))
+
+    def end(self, last: int) -> tuple[Message, ...]:
+        """Return all messages. Raises InvalidRequest unless the last of what was given is the user's."""
+        self._check_answered()
+        messages = self.telling.messages
+        if not messages or messages[-1].role is not Role.USER:
+            raise InvalidRequest("the last message must be the user's", param=f"{_place(last)}.role")
+        return tuple(messages)
+
+    def _add_answer(self, message: ChatMessage, parts: tuple[Part, ...], index: int) -> None:
         """Add what the assistant said; if that is nothing, there is no message."""
         telling = self.telling
         if telling.open:
@@ -99,16 +108,15 @@ class _Told:
                 calls = (part for part in before if not isinstance(part, Text))
                 telling.change_answer((*texts, *parts, *calls))
                 return
-            self.check_answered()
+            self._check_answered()
         if parts:
             telling.add_answer(parts)
             if telling.open:
                 self._made = index, "function_call" if message.function_call else "tool_calls"
 
-    def add_outcome(self, message: ChatMessage, index: int) -> None:
-        """Add a tool's outcome."""
+    def _add_outcome(self, message: ChatMessage, index: int) -> None:
         call = self._called(message, index)
-        self.telling.add_outcome(call, tuple(_content(message, index)))
+        self.telling.add_outcome(call, _content(message, index))
 
     def _called(self, message: ChatMessage, index: int) -> str:
         """Return the id of the call that a message answers: a function's names the function alone."""
@@ -127,7 +135,7 @@ class _Told:
             )
         return message.tool_call_id
 
-    def check_answered(self) -> None:
+    def _check_answered(self) -> None:
         if self.telling.open:
             missing, (index, field) = ", ".join(self.telling.open), self._made
             raise InvalidRequest(
@@ -154,22 +162,25 @@ def _answer(message: ChatMessage, index: int) -> tuple[Part, ...]:
     return said
 
 
-def _calls(message: ChatMessage, index: int) -> list[Part]:
+def _calls(message: ChatMessage, index: int) -> list[ToolCall]:
     """Return the calls of an assistant message."""
-    place = _place(index)
-    parts: list[Part] = []
     if (function := message.function_call) is not None:
+        place = f"{_place(index)}.function_call"
         if message.tool_calls:
-            raise InvalidRequest("tool_calls stand here already", param=f"{place}.function_call")
-        parts.append(tool_call(FUNCTION_CALL_ID.format(index), function, f"{place}.function_call"))
+            raise InvalidRequest("tool_calls stand here already", param=place)
+        return [tool_call(FUNCTION_CALL_ID.format(index), function, place)]
     ids: set[str] = set()
-    for number, call in enumerate(message.tool_calls or ()):
-        at = f"{place}.tool_calls[{number}]"
-        if not call.id or call.id in ids:
-            raise InvalidRequest("a call has an id of its own", param=f"{at}.id")
-        ids.add(call.id)
-        parts.append(_tool_call(call, at))
-    return parts
+    calls: list[ToolCall] = []
+    try:
+        for call in message.tool_calls or ():
+            if not call.id or call.id in ids:
+                raise InvalidRequest("a call has an id of its own", param="id")
+            ids.add(call.id)
+            calls.append(_tool_call(call))
+    except InvalidRequest as error:  # to have its place at hand takes as long as a call
+        error.param = f"{_place(index)}.tool_calls[{len(calls)}].{error.param}"
+        raise
+    return calls
 
 
 def is_blank(part: Part) -> bool:
@@ -177,12 +188,12 @@ def is_blank(part: Part) -> bool:
     return isinstance(part, Text) and (not part.text or part.text.isspace())
 
 
-def _tool_call(call: Call, place: str) -> ToolCall:
+def _tool_call(call: Call) -> ToolCall:
     if call.type != "function":
-        raise UnsupportedParameter(f"calls of type {call.type!r} are not supported", param=f"{place}.type")
+        raise UnsupportedParameter(f"calls of type {call.type!r} are not supported", param="type")
     if call.function is None:
-        raise InvalidRequest("a call has a function", param=f"{place}.function")
-    return tool_call(call.id, call.function, f"{place}.function")
+        raise InvalidRequest("a call has a function", param="function")
+    return tool_call(call.id, call.function, "function")
 
 
 def tool_call(id_: str, function: FunctionCall, place: str) -> ToolCall:
@@ -209,18 +220,25 @@ def _said(message: ChatMessage, index: int) -> tuple[Part, ...]:
     """Return the parts of a message's content that say something."""
     if not message.content:
         return ()
-    return tuple([part for part in _content(message, index) if not is_blank(part)])
+    parts = _content(message, index)
+    for part in parts:
+        if is_blank(part):
+            return tuple([part for part in parts if not is_blank(part)])
+    return parts
 
 
-def _content(message: ChatMessage, index: int) -> list[Content]:
-    if isinstance(message.content, str):
-        return [Text(message.content)]
-    return [
-        Text(part.text)
-        if part.type == "text" and part.text is not None  # as nearly all are
-        else content_part(part, message.role, f"{_place(index)}.content[{number}]")
-        for number, part in enumerate(message.content or ())
-    ]
+def _content(message: ChatMessage, index: int) -> tuple[Content, ...]:
+    content = message.content
+    if content is None or isinstance(content, str):
+        return () if content is None else (Text(content),)
+    if len(content) == 1 and (part := content[0]).type == "text" and part.text is not None:  # as in most
+        return (Text(part.text),)
+    return tuple(
+        [
+            content_part(part, message.role, f"{_place(index)}.content[{number}]")
+            for number, part in enumerate(content)
+        ]
+    )
 
 
 def _texts(message: ChatMessage, index: int) -> list[str]:

@@ -6,7 +6,9 @@ from claude_coded.turn import Document, Image, Message, Part, RemoteImage, Role,
 
 Content = Text | Image | RemoteImage | Document
 
-_USER: Final = Role.USER  # Enum looks a member up for longer than a message takes otherwise
+# Enum looks a member up for longer than a message takes otherwise.
+_USER: Final = Role.USER
+_ASSISTANT: Final = Role.ASSISTANT
 
 
 class Telling:
@@ -26,7 +28,7 @@ class Telling:
     def answer(self) -> tuple[Part, ...]:
         """Return the parts of the answer that was told last, if nothing came after it; else none."""
         last = self.messages[-1] if len(self.messages) > self._past else None
-        return last.parts if last is not None and last.role is Role.ASSISTANT else ()
+        return last.parts if last is not None and last.role is _ASSISTANT else ()
 
     def add_question(self, parts: tuple[Part, ...]) -> None:
         """Add what the user says."""
@@ -34,7 +36,7 @@ class Telling:
 
     def add_answer(self, parts: tuple[Part, ...]) -> None:
         """Add what the assistant says; no calls may wait."""
-        self.messages.append(Message(Role.ASSISTANT, parts))
+        self.messages.append(Message(_ASSISTANT, parts))
         self.open = _calls(parts)
 
     def change_answer(self, parts: tuple[Part, ...]) -> None:
@@ -56,4 +58,4 @@ class Telling:
 
 
 def _calls(parts: tuple[Part, ...]) -> dict[str, str]:
-    return {part.id: part.name for part in parts if isinstance(part, ToolCall)}
+    return {part.id: part.name for part in parts if type(part) is ToolCall}

@@ -108,6 +108,10 @@ def test_a_request() -> None:
             "messages[1].tool_calls[0].function.arguments",
         ),
         (
+            {"messages": [HELLO, {"role": "assistant", "tool_calls": [call("a"), call("b", "[]")]}]},
+            "messages[1].tool_calls[1].function.arguments",
+        ),
+        (
             {"messages": [HELLO, {"role": "assistant", "tool_calls": [call("")]}]},
             "messages[1].tool_calls[0].id",
         ),
