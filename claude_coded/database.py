@@ -261,7 +261,8 @@ class Database:
     def find(self, digests: Sequence[bytes]) -> list[Found]:
         """Return the turns that end with the first of the histories that any turn ends with."""
         # The first alone: it is what a client that goes on asks for, nearly always.
-        for some in (digests[:1], *(digests[n : n + LOOKUPS] for n in range(1, len(digests), LOOKUPS))):
+        for n in (0, *range(1, len(digests), LOOKUPS)):
+            some = digests[n : n + LOOKUPS if n else 1]
             rows = self._connection.execute(
                 f"""SELECT t.digest, t.id, c.tenant, c.name, t.id = c.head, c.last_used_at, c.hint,
                 c.workspace
