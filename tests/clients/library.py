@@ -84,7 +84,8 @@ class LibraryTests:
         assert [text for text in said if text.startswith("-> ")] == [
             f"-> 7 degrees in {city}" for city in heard["calls"]
         ]
-        assert len({str(body["metadata"]) for body in model.requests(name)}) == 1
+        sessions = {str(body["metadata"]) for body in model.requests(name)}
+        assert len(sessions) == 1, sessions
 
     @pytest.mark.parametrize("mode", ["tools", "stream_tools"])
     @pytest.mark.parametrize("between", ["[[say and]]", ""], ids=["one after the other", "at once"])
@@ -108,7 +109,8 @@ class LibraryTests:
     ) -> None:
         scripts = [f"{name} {document({'city': 'Oslo', 'degrees': degrees})}" for degrees in (6, 7)]
         assert library(mode, *scripts)["object"] == {"city": "Oslo", "degrees": 7}
-        assert len({str(body["metadata"]) for body in model.requests(name)}) == 1
+        sessions = {str(body["metadata"]) for body in model.requests(name)}
+        assert len(sessions) == 1, sessions
 
     def test_a_document_is_read_after_a_tool_is_called(self, library: Library) -> None:
         heard = library("document_by_tools", f"{calls('Oslo')} {document({'city': 'Oslo', 'degrees': 7})}")
