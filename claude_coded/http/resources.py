@@ -28,6 +28,7 @@ from claude_coded.http.turns import (
     named,
     send,
     trace,
+    weight,
 )
 from claude_coded.metrics import Metrics, Standing, Traffic
 from claude_coded.openai.answers import ChunkEncoder, Completion, Envelope
@@ -62,7 +63,7 @@ class ChatCompletions:
         header = named(req, resp)
         body = await json_body(req)
         aside, size = self._service.aside, len(body)
-        chat = await aside.run(size, parse_chat, body)
+        chat = await aside.run(weight(body), parse_chat, body)
         name = _conversation(header, chat)
         if name is not None:
             resp.set_header(CONVERSATION_HEADER, name)

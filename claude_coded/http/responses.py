@@ -39,6 +39,7 @@ from claude_coded.http.turns import (
     named,
     send,
     trace,
+    weight,
 )
 from claude_coded.kept import KeptResponse
 from claude_coded.metrics import Traffic
@@ -104,7 +105,7 @@ class Responses:
         header = named(req, resp)
         body = await json_body(req)
         aside, size = self._service.aside, len(body)
-        asked = await aside.run(size, parse_response, body)
+        asked = await aside.run(weight(body), parse_response, body)
         name = header
         if header is None and asked.conversation is not None:
             place = "conversation" if asked.fields.get("conversation") is not None else "model"

@@ -10,6 +10,7 @@ import falcon
 import falcon.asgi
 
 from claude_coded import logs
+from claude_coded.aside import LARGE
 from claude_coded.browsers import is_json
 from claude_coded.errors import UnsupportedMediaType
 from claude_coded.http.batches import Batches
@@ -17,6 +18,7 @@ from claude_coded.http.choices import HEADERS as CHOICES
 from claude_coded.http.idempotency import Begun, Follower
 from claude_coded.http.limits import KeyLimits
 from claude_coded.metrics import Traffic
+from claude_coded.openai.schemas import may_have_schema
 from claude_coded.openai.wire import KEEP_ALIVE, check_conversation_id
 from claude_coded.service import TurnService
 from claude_coded.settings import ServerSettings
@@ -84,6 +86,11 @@ async def json_body(req: Request) -> bytes:
     body = bytes(await req.stream.read())
     req.context.arrived = time.monotonic()
     return body
+
+
+def weight(body: bytes) -> int:
+    """Return a body's size, as far as parsing goes: to check a schema is as much work as a large one."""
+    return LARGE if may_have_schema(body) else len(body)
 
 
 def named(req: Request, resp: falcon.asgi.Response) -> str | None:

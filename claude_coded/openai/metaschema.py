@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 import orjson
 from jsonschema import Draft202012Validator
@@ -10,7 +11,16 @@ from jsonschema.exceptions import best_match
 from jsonschema.protocols import Validator
 from jsonschema.validators import validator_for
 
+from claude_coded.bounded import Checker, TooLong
 from claude_coded.openai.schemas import look_up
+
+STEPS: Final = 16
+"""How much is looked at for each character of a schema: a dense one takes 13."""
+
+MIN_STEPS: Final = 50_000
+
+FAULTS: Final = 16
+"""So many are held against each other, for the one that tells the most."""
 
 
 @lru_cache(maxsize=128)
@@ -19,14 +29,23 @@ def fault_of(text: str) -> tuple[str, str] | None:
     schema = orjson.loads(text)
     try:
         kind = _dialect(schema.get("$schema"))
-        error = best_match(kind(kind.META_SCHEMA, format_checker=kind.FORMAT_CHECKER).iter_errors(schema))
+        steps = max(STEPS * len(text), MIN_STEPS)
+        faults = _checker(kind).faults(schema, kind.META_SCHEMA, steps, format_checker=kind.FORMAT_CHECKER)
+        error = best_match(islice(faults, FAULTS))
     except ValueError:
         return ".$schema", "it is of no known kind"
     except RecursionError:
         return "", "it is nested too deep"
+    except TooLong:
+        return "", "it takes too long to check"
     if error is not None:
         return _path(error.absolute_path), f"{error.message:.200}"
     return _lost_reference(schema)
+
+
+@lru_cache(maxsize=8)
+def _checker(kind: type[Validator]) -> Checker:
+    return Checker(kind)
 
 
 def _dialect(uri: object) -> type[Validator]:

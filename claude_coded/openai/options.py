@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Meta, Struct
 
 from claude_coded.errors import InvalidRequest, UnsupportedParameter
-from claude_coded.openai.schemas import check_schema, object_schema, rooted
+from claude_coded.openai.schemas import SchemaCheck, object_schema, rooted
 from claude_coded.openai.tools import check_name
 from claude_coded.openai.wire import convert
 from claude_coded.turn import Options
@@ -97,7 +97,9 @@ def _schema(given: ResponseFormat | None) -> str | None:
         case ResponseFormat(type="json_schema", json_schema=JsonSchema(name, schema)):
             check_name(name, "response_format.json_schema.name")
             param = "response_format.json_schema.schema"
-            return check_schema(object_schema(rooted(ANY_OBJECT if schema is None else schema), param), param)
+            return SchemaCheck()(
+                object_schema(rooted(ANY_OBJECT if schema is None else schema), param), param
+            )
         case ResponseFormat(type="json_schema"):
             raise InvalidRequest("this holds the schema", param="response_format.json_schema")
     raise UnsupportedParameter(

@@ -8,7 +8,20 @@ from claude_coded.errors import InvalidRequest
 from claude_coded.openai.wire import canonical
 
 MAX_SCHEMA: Final = 64 * 1024
-"""Longest JSON text of a schema: to check one takes some 6 ms a KB, and nothing else runs meanwhile."""
+"""Longest JSON text of a schema: to check one takes some 2 to 7 ms a KB."""
+MAX_SCHEMAS: Final = 256 * 1024
+"""Longest text of all that are checked of a request."""
+
+MAX_HOPS: Final = 16
+"""References from one to the next at a schema's root: each copies what is beside it."""
+
+SIGNS: Final = (b'"json_schema"', b'"strict"', b"\\u005", b"\\u006", b"\\u007")
+"""What is in the JSON text of each request with a schema to check: such a word, or letters in disguise."""
+
+
+def may_have_schema(body: bytes) -> bool:
+    """Return whether a request may have a schema that is checked."""
+    return any(sign in body for sign in SIGNS)
 
 
 def object_schema(schema: Mapping[str, Any], param: str) -> str:
@@ -18,23 +31,34 @@ def object_schema(schema: Mapping[str, Any], param: str) -> str:
     return canonical(schema, param)
 
 
-def check_schema(text: str, param: str) -> str:
-    """Return the JSON text of a schema. Raises InvalidRequest when it is none, or too long."""
-    if len(text) > MAX_SCHEMA:
-        raise InvalidRequest(f"a schema is at most {MAX_SCHEMA} bytes long", param=param)
-    # jsonschema takes 3.6 MB and 45 ms to load: most clients send no schema.
-    from claude_coded.openai.metaschema import fault_of  # noqa: PLC0415
+class SchemaCheck:
+    """Checks the schemas of one request, of which there may be so much."""
 
-    if (fault := fault_of(text)) is not None:
-        path, message = fault
-        raise InvalidRequest(f"this is no valid JSON Schema: {message}", param=param + path)
-    return text
+    def __init__(self) -> None:
+        self._left = MAX_SCHEMAS
+
+    def __call__(self, text: str, param: str) -> str:
+        """Return the JSON text of a schema. Raises InvalidRequest when it is none, or too long."""
+        self._left -= len(text)
+        if len(text) > MAX_SCHEMA:
+            raise InvalidRequest(f"a schema is at most {MAX_SCHEMA} bytes long", param=param)
+        if self._left < 0:
+            raise InvalidRequest(f"strict schemas are at most {MAX_SCHEMAS} bytes long in all", param=param)
+        # jsonschema takes 3.6 MB and 45 ms to load: most clients send no schema.
+        from claude_coded.openai.metaschema import fault_of  # noqa: PLC0415
+
+        if (fault := fault_of(text)) is not None:
+            path, message = fault
+            raise InvalidRequest(f"this is no valid JSON Schema: {message}", param=param + path)
+        return text
 
 
 def rooted(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a schema whose root is no reference: pydantic's is, of a model that holds itself."""
     seen: set[str] = set()
     while isinstance(reference := schema.get("$ref"), str) and "type" not in schema and reference not in seen:
+        if len(seen) == MAX_HOPS:
+            break
         seen.add(reference)
         found = look_up(schema, reference) if reference.startswith("#/") else None
         if not isinstance(found, Mapping):

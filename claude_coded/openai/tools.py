@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from claude_coded.errors import InvalidRequest, UnsupportedParameter
-from claude_coded.openai.schemas import check_schema, object_schema
+from claude_coded.openai.schemas import SchemaCheck, object_schema
 from claude_coded.openai.wire import convert
 from claude_coded.turn import Tools, ToolSpec
 
@@ -91,6 +91,7 @@ def parse_tools(body: Mapping[str, Any]) -> Tools:
 
 def _tool_specs(tools: Sequence[Tool]) -> tuple[ToolSpec, ...]:
     specs: dict[str, ToolSpec] = {}
+    check = SchemaCheck()
     for index, tool in enumerate(tools):
         place = f"tools[{index}]"
         if tool.type != "function":
@@ -99,24 +100,25 @@ def _tool_specs(tools: Sequence[Tool]) -> tuple[ToolSpec, ...]:
             )
         if tool.function is None:
             raise InvalidRequest("a tool has a function", param=f"{place}.function")
-        _add(specs, tool.function, f"{place}.function")
+        _add(specs, tool.function, f"{place}.function", check)
     return tuple(specs.values())
 
 
 def _function_specs(functions: Sequence[Function]) -> tuple[ToolSpec, ...]:
     specs: dict[str, ToolSpec] = {}
+    check = SchemaCheck()
     for index, function in enumerate(functions):
-        _add(specs, function, f"functions[{index}]")
+        _add(specs, function, f"functions[{index}]", check)
     return tuple(specs.values())
 
 
-def _add(specs: dict[str, ToolSpec], function: Function, place: str) -> None:
+def _add(specs: dict[str, ToolSpec], function: Function, place: str, check: SchemaCheck) -> None:
     name = check_name(function.name, f"{place}.name")
     if name in specs:
         raise InvalidRequest(f"there are two functions {name!r}", param=f"{place}.name")
     parameters = object_schema(function.parameters or NO_PARAMETERS, f"{place}.parameters")
     if function.strict:
-        check_schema(parameters, f"{place}.parameters")  # calls are held against it
+        check(parameters, f"{place}.parameters")  # calls are held against it
     specs[name] = ToolSpec(name, function.description or "", parameters, bool(function.strict))
 
 

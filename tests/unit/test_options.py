@@ -160,6 +160,14 @@ def test_schemas_of_any_draft_and_with_references_are_taken(schema: dict[str, An
     assert orjson.loads(parse_chat(body(response_format=schema_of(schema))).options.schema or "") == schema
 
 
+def test_the_root_is_looked_for_only_so_far() -> None:
+    away = {f"{n}": {"$ref": f"#/$defs/{n + 1}"} for n in range(100_000)}
+    far = {"$ref": "#/$defs/0", "$defs": away, **{f"{n}": 1 for n in range(100_000)}}
+    with pytest.raises(InvalidRequest) as caught:
+        parse_chat(body(response_format=schema_of(far)))
+    assert caught.value.param == SCHEMA
+
+
 WORDS = st.sampled_from(
     ["$ref", "$id", "$schema", "$anchor", "$defs", "type", "items", "properties", "allOf"]
 )

@@ -12,6 +12,7 @@ from claude_coded.errors import InvalidRequest, UnsupportedParameter
 from claude_coded.openai.responses.items import Item, history, listed
 from claude_coded.openai.responses.request import ResponseRequest, parse_response
 from claude_coded.openai.responses.tools import CUSTOM_PARAMETERS, Named
+from claude_coded.openai.schemas import MAX_SCHEMA, MAX_SCHEMAS
 from claude_coded.turn import Image, Message, Role, Text, ToolCall, ToolOutcome
 from tests.support.schemas import check
 
@@ -358,3 +359,13 @@ def test_listed_messages_fit_the_schema() -> None:
     items = listed([user("a"), said("b"), call(1), output(1)], "0f")
     for kind, item in zip(kinds, items, strict=True):
         check(kind, item, exact=False)
+
+
+def test_of_strict_schemas_there_may_be_so_much_in_all() -> None:
+    parameters = {"type": "object", "description": "x" * (MAX_SCHEMA - 60)}
+    tools = [
+        {"type": "function", "name": f"f{n}", "parameters": parameters, "strict": True}
+        for n in range(MAX_SCHEMAS // MAX_SCHEMA + 1)
+    ]
+    assert parse(tools=tools[1:]).toolbox.tools.specs
+    refused(InvalidRequest, f"tools[{len(tools) - 1}].parameters", tools=tools)

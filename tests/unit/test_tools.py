@@ -7,6 +7,7 @@ import pytest
 
 from claude_coded.errors import InvalidRequest, UnsupportedParameter
 from claude_coded.openai.chat import parse_chat
+from claude_coded.openai.schemas import MAX_SCHEMA, MAX_SCHEMAS
 from claude_coded.turn import Tools, ToolSpec
 from tests.unit.test_chat import body
 
@@ -201,3 +202,16 @@ def test_a_strict_tools_schema_can_be_applied(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_chat(body(tools=[tool("f", parameters=parameters, strict=True)]))
     assert (caught.value.param or "").startswith("tools[0].function.parameters")
+
+
+def test_of_strict_schemas_there_may_be_so_much_in_all() -> None:
+    def tools(count: int, *, strict: bool) -> list[Any]:
+        parameters = {"type": "object", "description": "x" * (MAX_SCHEMA - 60)}
+        return [tool(f"f{n}", parameters=parameters, strict=strict) for n in range(count)]
+
+    fitting = MAX_SCHEMAS // MAX_SCHEMA
+    assert parse_chat(body(tools=tools(fitting, strict=True))).tools.specs
+    assert parse_chat(body(tools=tools(fitting + 1, strict=False))).tools.specs
+    with pytest.raises(InvalidRequest) as caught:
+        parse_chat(body(tools=tools(fitting + 1, strict=True)))
+    assert caught.value.param == f"tools[{fitting}].function.parameters"

@@ -11,7 +11,7 @@ from claude_coded.openai.fields import SHARED, Rule, honoured, ignored, refused,
 from claude_coded.openai.options import ANY_OBJECT, EFFORTS
 from claude_coded.openai.responses.items import Item, hosted, references
 from claude_coded.openai.responses.tools import Toolbox, parse_tools
-from claude_coded.openai.schemas import check_schema, object_schema, rooted
+from claude_coded.openai.schemas import SchemaCheck, object_schema, rooted
 from claude_coded.openai.tools import check_name
 from claude_coded.openai.wire import BodyDecoder, convert
 from claude_coded.turn import Options
@@ -190,7 +190,7 @@ def _schema(given: TextFormat | None) -> str | None:
             if schema is None:
                 raise InvalidRequest("this holds the schema", param="text.format.schema")
             param = "text.format.schema"
-            return check_schema(object_schema(rooted(schema), param), param)
+            return SchemaCheck()(object_schema(rooted(schema), param), param)
     raise UnsupportedParameter(
         f"answers in the format {given.type!r:.60} are not supported", param="text.format.type"
     )

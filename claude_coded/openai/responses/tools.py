@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from claude_coded.errors import InvalidRequest, UnsupportedParameter
-from claude_coded.openai.schemas import check_schema, object_schema
+from claude_coded.openai.schemas import SchemaCheck, object_schema
 from claude_coded.openai.tools import NO_PARAMETERS, check_name
 from claude_coded.openai.wire import canonical, convert
 from claude_coded.turn import Tools, ToolSpec
@@ -127,6 +127,7 @@ class _Found:
         self.specs: dict[str, ToolSpec] = {}
         self.names: dict[str, Named] = {}
         self.ignored: list[str] = []
+        self._check = SchemaCheck()
 
     def add(self, tool: Tool, place: str) -> None:
         if tool.type in {FUNCTION, CUSTOM}:
@@ -151,16 +152,15 @@ class _Found:
         name = full_name(plain, namespace)
         if name in self.specs:
             raise InvalidRequest(f"there are two tools {name!r}", param=f"{place}.name")
-        make = _custom if tool.type == CUSTOM else _function
-        self.specs[name] = make(tool, name, place)
-        self.names[name] = Named(plain, namespace, tool.type == CUSTOM)
+        custom = tool.type == CUSTOM
+        self.specs[name] = _custom(tool, name, place) if custom else self._function(tool, name, place)
+        self.names[name] = Named(plain, namespace, custom)
 
-
-def _function(tool: Tool, name: str, place: str) -> ToolSpec:
-    parameters = object_schema(tool.parameters or NO_PARAMETERS, f"{place}.parameters")
-    if tool.strict:
-        check_schema(parameters, f"{place}.parameters")  # calls are held against it
-    return ToolSpec(name, tool.description or "", parameters, bool(tool.strict))
+    def _function(self, tool: Tool, name: str, place: str) -> ToolSpec:
+        parameters = object_schema(tool.parameters or NO_PARAMETERS, f"{place}.parameters")
+        if tool.strict:
+            self._check(parameters, f"{place}.parameters")  # calls are held against it
+        return ToolSpec(name, tool.description or "", parameters, bool(tool.strict))
 
 
 def _custom(tool: Tool, name: str, place: str) -> ToolSpec:
