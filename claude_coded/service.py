@@ -8,6 +8,7 @@ import asyncio
 import logging
 import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from glob import glob
 from math import inf
@@ -44,6 +45,9 @@ PROMISE: Final = 1.0
 
 HOUSEKEEPING: Final = 3600.0
 """Seconds between two looks for conversations to forget."""
+
+FULL_HOUSE: Final = 1000
+"""Turns after which the next look is due: each may have begun a conversation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,8 @@ class TurnService:
             store, pool, settings, wall, events, tracing=tracing, aside=self.aside, projects=projects
         )
         self._promised: dict[ConversationKey, float] = {}  # until when, by the clock
+        self._begun = 0  # turns, since the last look for what to forget
+        self._full = asyncio.Event()
         self._fetcher = Fetcher(enabled=settings.turns.fetch_images)
         pool.on_release(self._released, self._remove_soon)
 
@@ -179,6 +185,9 @@ class TurnService:
         """
         run = Run(self._runs, located)
         self._promised.pop(located.request.key, None)  # it has its ticket with the next step
+        self._begun += 1
+        if self._begun >= FULL_HOUSE:
+            self._full.set()
         try:
             async for events in run.events():
                 yield events
@@ -288,13 +297,17 @@ class TurnService:
             await run.done.wait()
 
     async def housekeeping(self) -> None:
-        """Forget what is outdated, now and every HOUSEKEEPING seconds; ends by being cancelled."""
+        """Forget what is outdated, now, every HOUSEKEEPING seconds and after FULL_HOUSE turns, for ever."""
         while True:
+            self._begun = 0
+            self._full.clear()
             try:
                 await self.forget_outdated()
             except CodedError as error:
                 log.warning("housekeeping failed", extra={"error": error.message})
-            await asyncio.sleep(HOUSEKEEPING)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HOUSEKEEPING):
+                    await self._full.wait()
 
     async def forget_outdated(self) -> None:
         """Forget what the settings no longer keep, and ephemeral conversations of a former daemon.

@@ -1,7 +1,7 @@
 """How a request finds its conversation."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -9,17 +9,19 @@ from typing import Any, cast
 import pytest
 
 from claude_coded import history
+from claude_coded.errors import NotRecorded
 from claude_coded.events import Events
-from claude_coded.history import Conversation, Span, Unfinished
+from claude_coded.history import Conversation, Span, Told, Unfinished
 from claude_coded.models import Models
+from claude_coded.planning import Located
 from claude_coded.pool import Pool
 from claude_coded.rows import Record
 from claude_coded.scheduler import Phase, WorkerView
-from claude_coded.service import PROMISE, TurnService
+from claude_coded.service import FULL_HOUSE, PROMISE, TurnService
 from claude_coded.settings import Settings
 from claude_coded.store import Store
 from claude_coded.tracing import NoTracing
-from claude_coded.turn import ConversationKey, Message, Profile, Role, TurnRequest, Usage
+from claude_coded.turn import AnswerEvent, ConversationKey, Message, Profile, Role, TurnRequest, Usage
 
 KEY = ConversationKey("default", "known")
 PROFILE = Profile("claude-code", agent=True)
@@ -117,5 +119,49 @@ def test_a_conversation_is_found_by_one_of_those_who_ask_at_once(tmp_path: Path)
         clock[0] += PROMISE  # the one who found it has left before its turn began
         assert (await service.locate(asking("two", 3))).request.key == KEY
         await store.close()
+
+    asyncio.run(test())
+
+
+class NoRun:
+    """A turn that ends at once."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    async def events(self) -> AsyncIterator[list[AnswerEvent]]:
+        yield []
+
+    def leave(self) -> None: ...
+
+
+def test_what_is_outdated_is_looked_for_again_after_so_many_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("claude_coded.service.Run", NoRun)
+    located = Located(asking("x", 1), Told((), (), b"", ()))
+
+    async def run(service: TurnService, turns: int) -> None:
+        for _ in range(turns):
+            async for _events in service.run(located):
+                await asyncio.sleep(0)
+
+    async def test() -> None:
+        looks = asyncio.Queue[None]()
+
+        async def look() -> None:
+            looks.put_nowait(None)
+            raise NotRecorded("the disk is full")
+
+        service = a_service(Store(tmp_path), OneIdle(), wall=lambda: 0.0, clock=lambda: 0.0)
+        service.forget_outdated = look  # type: ignore[method-assign]
+        housekeeping = asyncio.ensure_future(service.housekeeping())
+        await looks.get()
+        for _ in range(2):
+            await run(service, FULL_HOUSE - 1)
+            assert looks.empty()
+            await run(service, 1)
+            async with asyncio.timeout(10):
+                await looks.get()
+        housekeeping.cancel()
 
     asyncio.run(test())
