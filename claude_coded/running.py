@@ -361,14 +361,16 @@ class Run:
 
     async def _check_transcript(self, lease: Lease, plan: Plan) -> None:
         """Raise SessionMissing where a process resumes what is not whole on disk."""
-        answer = plan.at or (plan.base.answer if plan.base is not None else "")
-        if lease.hot or plan.session is None or not answer:
+        base = plan.base
+        # What was seeded ends with no answer whose uuid is known: what was asked next stands for it.
+        last = plan.at or (base.answer or base.span.last if base is not None else "")
+        if lease.hot or plan.session is None or not last:
             return
         transcript = transcripts.find(self._runs.projects, plan.session)
         if transcript is None:
             return  # the CLI says so
         size = transcripts.size_of(transcript)
-        if not await self._runs.aside.run(size, transcripts.is_whole, transcript, answer):
+        if not await self._runs.aside.run(size, transcripts.is_whole, transcript, last):
             raise SessionMissing("Claude Code's transcript of the session is not whole")
 
     async def _aside(self, plan: Plan, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,5 +1,6 @@
 """Full histories when things go wrong or happen at once: the model sees what its client has said and seen."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,8 +9,8 @@ from functools import partial
 import pytest
 
 from tests.acceptance.conftest import Start
-from tests.support.client import Client, assistant, evict, nothing, user
-from tests.support.daemon import Daemon, Json, Model
+from tests.support.client import Client, assistant, evict, function, kill, nothing, user
+from tests.support.daemon import Daemon, Json, Model, eventually
 
 BASH = '[[tool Bash {"command": "echo kept"}]] [[say ran it]]'
 KEPT = ['Bash {"command": "echo kept"}', "-> kept"]
@@ -229,6 +230,22 @@ def test_a_worker_killed_in_mid_turn_changes_no_history(client: Client, name: st
 
 
 # Whose history it is -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("written", [0, 1, 2], ids=["nothing", "a question", "all that was seeded"])
+def test_a_worker_killed_before_it_wrote_what_was_seeded_changes_no_history(
+    client: Client, name: str, written: int
+) -> None:
+    client.messages = [user(f"{name} few"), assistant("shots")]
+    tools = [function("get")]
+    client.send([*client.messages, user(f"{name} [[tool get {{}}]]")], tools=tools)
+    transcript = client.transcript()
+    kill(client)
+    eventually(lambda: client.pid not in {worker.pid for worker in client.daemon.workers()})
+    lines = transcript.read_text().splitlines(keepends=True)
+    said = [number for number, line in enumerate(lines) if json.loads(line)["type"] in {"user", "assistant"}]
+    transcript.write_text("".join(lines[: said[written]]))
+    client.returns("7", then=f"{name} more [[say ok]]", tools=tools)
 
 
 def test_a_history_is_found_by_its_own_tenant_and_kind_of_model_alone(client: Client, name: str) -> None:
