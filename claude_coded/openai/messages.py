@@ -93,6 +93,7 @@ class _Told:
     def end(self, last: int) -> tuple[Message, ...]:
         """Return all messages. Raises InvalidRequest unless the last of what was given is the user's."""
         self._check_answered()
+        self.telling.end()
         messages = self.telling.messages
         if not messages or messages[-1].role is not Role.USER:
             raise InvalidRequest("the last message must be the user's", param=f"{_place(last)}.role")
@@ -102,17 +103,15 @@ class _Told:
         """Add what the assistant said; if that is nothing, there is no message."""
         telling = self.telling
         if telling.open:
-            before = telling.answer
-            if before and all(isinstance(part, Text) for part in parts):
-                texts = (part for part in before if isinstance(part, Text))
-                calls = (part for part in before if not isinstance(part, Text))
-                telling.change_answer((*texts, *parts, *calls))
+            if telling.answers and all(isinstance(part, Text) for part in parts):
+                telling.add_answer(parts)
                 return
             self._check_answered()
-        if parts:
-            telling.add_answer(parts)
-            if telling.open:
-                self._made = index, "function_call" if message.function_call else "tool_calls"
+        telling.add_answer(parts)
+        if telling.open:
+            self._made = index, "function_call" if message.function_call else "tool_calls"
+        else:
+            telling.end()
 
     def _add_outcome(self, message: ChatMessage, index: int) -> None:
         call = self._called(message, index)

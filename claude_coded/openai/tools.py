@@ -1,6 +1,6 @@
 """The client's tools: `tools` and what is said of them, and the deprecated `functions`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Literal
 
@@ -158,11 +158,11 @@ def _chosen(specs: tuple[ToolSpec, ...], choice: ToolChoice) -> Tools:
 
 def _allowed(specs: tuple[ToolSpec, ...], allowed: AllowedTools) -> Tools:
     """Return the tools that are allowed, in the order in which they were given."""
-    place, names = "tool_choice.allowed_tools.tools", set()
+    place, known, names = "tool_choice.allowed_tools.tools", {spec.name for spec in specs}, set()
     for index, tool in enumerate(allowed.tools):
         if tool.type != "function" or tool.function is None:
             raise UnsupportedParameter("only functions are supported", param=f"{place}[{index}].type")
-        names.add(_named(specs, tool.function.name, f"{place}[{index}].function.name").name)
+        names.add(_known(tool.function.name, known, f"{place}[{index}].function.name"))
     required = allowed.mode == "required"
     if required and not names:
         raise InvalidRequest("a tool is required and none allowed", param=place)
@@ -176,7 +176,11 @@ def _choose_function(specs: tuple[ToolSpec, ...], choice: str | FunctionName | N
 
 
 def _named(specs: tuple[ToolSpec, ...], name: str, param: str) -> ToolSpec:
-    for spec in specs:
-        if spec.name == name:
-            return spec
-    raise InvalidRequest(f"there is no function {name!r}", param=param)
+    _known(name, {spec.name for spec in specs}, param)
+    return next(spec for spec in specs if spec.name == name)
+
+
+def _known(name: str, names: Collection[str], param: str) -> str:
+    if name not in names:
+        raise InvalidRequest(f"there is no function {name!r}", param=param)
+    return name

@@ -1,5 +1,6 @@
 """Requests for responses: what their items and tools are in neutral terms, and what is refused."""
 
+import time
 from typing import Any
 
 import msgspec
@@ -369,3 +370,14 @@ def test_of_strict_schemas_there_may_be_so_much_in_all() -> None:
     ]
     assert parse(tools=tools[1:]).toolbox.tools.specs
     refused(InvalidRequest, f"tools[{len(tools) - 1}].parameters", tools=tools)
+
+
+def test_an_answer_may_be_told_in_any_number_of_pieces() -> None:
+    """To begin it anew with each would take minutes."""
+    count = 20_000
+    calls, outputs = [call(n) for n in range(count)], [output(n) for n in range(count)]
+    began = time.process_time()
+    told = messages([user("q"), said("a"), *calls, *[said("b")] * count, *outputs, user("more")])
+    assert time.process_time() - began < 5
+    assert [len(message.parts) for message in told] == [1, count + 1, count, 1]
+    assert told[1].parts[0] == Text("\n\n".join(["a", *["b"] * count]))

@@ -1,5 +1,6 @@
 """The client's tools: what a request offers, and what it chooses of them."""
 
+import time
 from typing import Any
 
 import orjson
@@ -215,3 +216,12 @@ def test_of_strict_schemas_there_may_be_so_much_in_all() -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_chat(body(tools=tools(fitting + 1, strict=True)))
     assert caught.value.param == f"tools[{fitting}].function.parameters"
+
+
+def test_any_number_of_tools_may_be_chosen() -> None:
+    """To look for each among all would take minutes."""
+    names = [f"f{n}" for n in range(20_000)]
+    began = time.process_time()
+    chat = parse_chat(body(tools=[tool(name) for name in names], tool_choice=allowed("auto", *names)))
+    assert time.process_time() - began < 3
+    assert len(chat.tools.specs) == len(names)

@@ -1,6 +1,6 @@
 """The items of a response's `input`: the system texts and the messages that they tell."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import orjson
@@ -11,7 +11,7 @@ from claude_coded.openai.content import File, document, given, image
 from claude_coded.openai.messages import FunctionCall, is_blank, tool_call
 from claude_coded.openai.responses.tools import CUSTOM_INPUT, full_name
 from claude_coded.openai.telling import Content, Telling
-from claude_coded.turn import Document, Image, Message, Part, RemoteImage, Role, Text, ToolCall
+from claude_coded.turn import Document, Image, Message, Part, RemoteImage, Role, Text
 
 MESSAGE: Final = "message"
 REFERENCE: Final = "item_reference"
@@ -105,6 +105,7 @@ def history(items: Sequence[Item], past: tuple[Message, ...] = ()) -> tuple[list
     for index, item in enumerate(items):
         told.add(item, f"input[{index}]")
     told.check_answered("input")
+    told.telling.end()
     messages = told.telling.messages
     if not messages or messages[-1].role is not Role.USER:
         raise InvalidRequest(
@@ -117,7 +118,7 @@ class _History:
     """What the items tell: those of one answer belong together."""
 
     def __init__(self, past: tuple[Message, ...]) -> None:
-        self.telling = Telling(past)
+        self.telling = _InOneText(past)
         self.system: list[str] = []
 
     def add(self, item: Item, place: str) -> None:
@@ -162,18 +163,10 @@ class _History:
         self._answer([tool_call(item.call_id, named, place)], place)
 
     def _answer(self, parts: Sequence[Part], place: str) -> None:
-        """Add to the answer that is being told, or begin one: its text is one, its calls follow it."""
-        before = self.telling.answer
-        if not before:
+        """Add to the answer that is being told, or begin one."""
+        if not self.telling.answers:
             self.check_answered(place)
-            if len(parts) == 1 and not is_blank(parts[0]):
-                self.telling.add_answer((parts[0],))
-                return
-        texts = [part.text for part in (*before, *parts) if isinstance(part, Text)]
-        calls = [part for part in (*before, *parts) if isinstance(part, ToolCall)]
-        text = Text(_joined(texts))
-        if said := (*(() if is_blank(text) else (text,)), *calls):
-            (self.telling.change_answer if before else self.telling.add_answer)(said)
+        self.telling.add_answer(parts)
 
     def _output(self, item: Item, place: str) -> None:
         if item.call_id is None or item.call_id not in self.telling.open:
@@ -186,12 +179,33 @@ class _History:
         self.telling.add_outcome(item.call_id, tuple(_content(item.output, "tool", f"{place}.output")))
 
 
-def _joined(texts: Sequence[str]) -> str:
-    """Return the texts of one answer as one; as they were told, they begin with what parts them."""
-    text = ""
-    for more in texts:
-        text += more if not text or more[:1].isspace() or text[-1:].isspace() else f"\n\n{more}"
-    return text
+class _InOneText(Telling):
+    """A telling of answers whose texts are one; as they were told, they begin with what parts them."""
+
+    def __init__(self, past: tuple[Message, ...]) -> None:
+        super().__init__(past)
+        self._last, self._blank = "", True  # of the text of the answer that is being told
+
+    def add_answer(self, parts: Iterable[Part]) -> None:
+        """Add to what the assistant says; what is blank is no answer."""
+        super().add_answer(self._parted(part) if isinstance(part, Text) else part for part in parts)
+        if self._blank:
+            self._texts, self._last = [], ""
+
+    def _parted(self, part: Text) -> Text:
+        text = part.text
+        if self._last and not (text[:1].isspace() or self._last.isspace()):
+            text = f"\n\n{text}"
+        self._last = text[-1:] or self._last
+        self._blank = self._blank and is_blank(part)
+        return Text(text)
+
+    def end(self) -> None:
+        """End the newest message."""
+        if self._texts:
+            self._texts = [Text("".join(part.text for part in self._texts if isinstance(part, Text)))]
+        super().end()
+        self._last, self._blank = "", True
 
 
 def _content(content: str | list[ContentPart] | None, role: str, place: str) -> list[Content]:
