@@ -4,7 +4,7 @@ import contextlib
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from secrets import token_hex
@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import falcon
 import falcon.asgi
-import msgspec
 
 from claude_coded.errors import (
     CodedError,
@@ -43,10 +42,18 @@ from claude_coded.http.turns import (
 )
 from claude_coded.kept import KeptResponse
 from claude_coded.metrics import Traffic
-from claude_coded.openai.responses.items import Item, answers_calls, history, listed, only_says
+from claude_coded.openai.responses.items import (
+    Item,
+    answers_calls,
+    history,
+    kept_items,
+    listed,
+    only_says,
+    page,
+)
 from claude_coded.openai.responses.output import Answer, EventEncoder, Head, response_id
 from claude_coded.openai.responses.request import ResponseRequest, parse_response
-from claude_coded.openai.wire import check_conversation_id, convert, encode, encode_list, field_of
+from claude_coded.openai.wire import check_conversation_id, encode, encode_list, field_of
 from claude_coded.service import TurnService
 from claude_coded.turn import After, ConversationKey, Message, Profile, TurnRequest
 
@@ -165,21 +172,12 @@ class Responses:
 
     async def on_get_input_items(self, req: Request, resp: falcon.asgi.Response, name: str) -> None:
         """List the items of a response's input: `limit`, `order` (desc or asc) and `after`."""
-        items: list[dict[str, Any]] = msgspec.json.decode((await self._kept(req, name)).input)
-        if req.get_param("order", default="desc") != "asc":
-            items.reverse()
+        given = (await self._kept(req, name)).input
+        newest_first = req.get_param("order", default="desc") != "asc"
         limit = req.get_param_as_int("limit", min_value=1, max_value=MAX_PAGE, default=PAGE)
-        start = 0
-        if (after := req.get_param("after")) is not None:
-            start = next((n for n, item in enumerate(items, 1) if item["id"] == after), len(items))
-        page = items[start : start + limit]
-        resp.media = {
-            "object": "list",
-            "data": page,
-            "first_id": page[0]["id"] if page else None,
-            "last_id": page[-1]["id"] if page else None,
-            "has_more": start + limit < len(items),
-        }
+        after, aside = req.get_param("after"), self._service.aside
+        resp.data = await aside.run(len(given), page, given, limit, newest_first=newest_first, after=after)
+        resp.content_type = falcon.MEDIA_JSON
 
     # Turns ---------------------------------------------------------------------------------------------
 
@@ -236,15 +234,31 @@ class Responses:
 
     async def _items(self, tenant: str, asked: ResponseRequest) -> list[Item]:
         """Return the items, with those that others stand for in their places; unknown ones stay."""
-        items = list(asked.items)
+        places: dict[str, list[tuple[int, str]]] = {}
         for index, id_ in asked.references:
-            if (found := ITEM_ID.fullmatch(id_)) is None:
-                continue
-            kept = await self._service.store.response(tenant, response_id(found[1]))
-            for item in _items_of(kept) if kept is not None else ():
-                if item.get("id") == id_:
-                    items[index] = convert(item, Item)
+            if (found := ITEM_ID.fullmatch(id_)) is not None:
+                places.setdefault(response_id(found[1]), []).append((index, id_))
+        items, left = list(asked.items), self._service.settings.server.max_body_bytes
+        for name, wanted in places.items():
+            for index, (item, size) in (await self._referred(tenant, name, wanted)).items():
+                left -= size
+                if left < 0:
+                    raise InvalidRequest(
+                        "what is referred to is too long, all in all", param=f"input[{index}]"
+                    )
+                items[index] = item
         return items
+
+    async def _referred(
+        self, tenant: str, name: str, wanted: list[tuple[int, str]]
+    ) -> dict[int, tuple[Item, int]]:
+        """Return the items of a response that stand in some places, each with its length."""
+        kept = await self._service.store.response(tenant, name)
+        if kept is None:
+            return {}
+        size, ids = len(kept.body) + len(kept.input), {id_ for _, id_ in wanted}
+        known = await self._service.aside.run(size, kept_items, kept.body, kept.input, ids)
+        return {index: known[id_] for index, id_ in wanted if id_ in known}
 
     async def _begin(self, request: TurnRequest) -> Begun:
         begun, batches = await begin(self._service, self._limits, request)
@@ -325,12 +339,6 @@ async def _completed(batches: Batches | Follower, answer: Answer) -> dict[str, A
 def _input_of(body: bytes, serial: str) -> bytes:
     """Return the items of a request as they are listed later, as JSON."""
     return encode_list(listed(field_of(body, "input"), serial))
-
-
-def _items_of(kept: KeptResponse) -> list[dict[str, Any]]:
-    body: Mapping[str, Any] = msgspec.json.decode(kept.body)
-    items: list[dict[str, Any]] = msgspec.json.decode(kept.input)
-    return [*body["output"], *items]
 
 
 def _unknown(name: str) -> NotFound:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from secrets import token_hex
 from typing import Final, Protocol
 
@@ -26,6 +27,8 @@ from claude_coded.turn import AnswerEvent, TurnFailed, TurnFinished, TurnRequest
 
 CONVERSATION_HEADER: Final = "X-Conversation-ID"
 IGNORED_HEADER: Final = "X-Claude-Coded-Ignored"
+MAX_IGNORED: Final = 100
+"""Names in that header: proxies and clients take some kilobytes of headers."""
 DECIDING: Final = (CONVERSATION_HEADER, *CHOICES)
 """The headers that make another request of the same body."""
 
@@ -123,13 +126,13 @@ def deciding(req: Request) -> list[str | None]:
 
 
 def name_ignored(resp: falcon.asgi.Response, names: Iterable[str]) -> None:
-    """Say what of a request is ignored."""
-    if safe := sorted(map(_header_safe, names)):
+    """Say what of a request is ignored, up to a bound: how much that is is the client's doing."""
+    if safe := sorted(map(_header_safe, islice(names, MAX_IGNORED))):
         resp.set_header(IGNORED_HEADER, ", ".join(safe))
 
 
 def _header_safe(name: str) -> str:
-    return "".join(c for c in name if c.isascii() and (c.isalnum() or c in "_-.[]"))[:64]
+    return "".join(c for c in name[:64] if c.isascii() and (c.isalnum() or c in "_-.[]"))
 
 
 async def send(

@@ -105,10 +105,20 @@ def _is_list(raw: Raw) -> bool:
 
 def field_of(body: bytes, name: str) -> Any:  # noqa: ANN401 - any JSON
     """Return a field of a body that was decoded before; a long list is decoded one item at a time."""
-    raw = _BODY.decode(body)[name]
+    raw = raw_field(body, name)
     if len(raw) < IN_ONE_GO or not _is_list(raw):
         return _ANY.decode(raw)
     return [_ANY.decode(item) for item in _ITEMS.decode(raw)]
+
+
+def raw_items(text: bytes | Raw) -> list[Raw]:
+    """Return the items of a list, each as its JSON text."""
+    return _ITEMS.decode(text)
+
+
+def raw_field(body: bytes, name: str) -> Raw:
+    """Return the JSON text of a field of a body that was decoded before."""
+    return _BODY.decode(body)[name]
 
 
 def convert(value: object, kind: type[T], at: str = "") -> T:

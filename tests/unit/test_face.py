@@ -150,3 +150,19 @@ def test_other_limits_count_from_the_next_request_on(loop: asyncio.Runner, tmp_p
     assert [face.post(JOE).status_code for _ in range(2)] == [200, 429]
     face.app.configure(face.service.settings, KEYS)
     assert face.post(JOE).status_code == 200
+
+
+# What is ignored -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("path", "body"), ENDPOINTS)
+def test_what_is_ignored_is_named_in_a_short_header(
+    loop: asyncio.Runner, tmp_path: Path, path: str, body: dict[str, object]
+) -> None:
+    unknown = {"x" * 100_000: 1, **{f"y{n}": 1 for n in range(10_000)}}
+    answer = Face(loop, tmp_path).send(path, {**body, "store": False, **unknown}, {})
+    assert answer.status_code == 200
+    named = answer.headers["x-claude-coded-ignored"]
+    assert "x" * 64 in named
+    assert "y0" in named
+    assert len(named) < 1000

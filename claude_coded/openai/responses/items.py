@@ -1,16 +1,19 @@
 """The items of a response's `input`: the system texts and the messages that they tell."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import orjson
 from msgspec import Struct
+from msgspec.json import Decoder
+from msgspec.json import encode as encode_json
 
 from claude_coded.errors import InvalidRequest, UnsupportedParameter
 from claude_coded.openai.content import File, document, given, image
 from claude_coded.openai.messages import FunctionCall, is_blank, tool_call
 from claude_coded.openai.responses.tools import CUSTOM_INPUT, full_name
 from claude_coded.openai.telling import Content, Telling
+from claude_coded.openai.wire import decode, raw_field, raw_items
 from claude_coded.turn import Document, Image, Message, Part, RemoteImage, Role, Text
 
 MESSAGE: Final = "message"
@@ -262,6 +265,43 @@ def _listed(item: Mapping[str, Any], name: str) -> dict[str, Any]:
         listed["status"] = item.get("status") or "completed"
         listed["content"] = [{"type": text, "text": said, **extra}] if isinstance(said, str) else said
     return listed
+
+
+class _Named(Struct, frozen=True, gc=False):
+    """What an item is called by."""
+
+    id: str | None = None
+
+
+_NAMED: Final = Decoder(_Named)
+_ITEM: Final = Decoder(Item)
+
+
+def kept_items(body: bytes, given: bytes, ids: Collection[str]) -> dict[str, tuple[Item, int]]:
+    """Return some items of a response that was kept, by id, each with the length of its JSON text.
+
+    `body` is the response, `given` its input as it is listed.
+    """
+    found: dict[str, tuple[Item, int]] = {}
+    for item in (*raw_items(raw_field(body, "output")), *raw_items(given)):
+        if (id_ := _NAMED.decode(item).id) in ids and id_ is not None:
+            found[id_] = decode(item, _ITEM), len(item)
+    return found
+
+
+def page(given: bytes, limit: int, *, newest_first: bool, after: str | None) -> bytes:
+    """Return so many items of an input, as it is listed, from after the one that is called so."""
+    items = raw_items(given)
+    if newest_first:
+        items.reverse()
+    start = 0
+    if after is not None:
+        start = next((n for n, item in enumerate(items, 1) if _NAMED.decode(item).id == after), len(items))
+    data = items[start : start + limit]
+    more = start + limit < len(items)
+    first, last = (_NAMED.decode(data[n]).id if data else None for n in (0, -1))
+    told = {"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": more}
+    return encode_json(told)
 
 
 PREFIXES: Final[Mapping[str, str]] = {
