@@ -33,8 +33,8 @@ class Aside:
         """
         if size < LARGE:
             return function(*args, **kwargs)
-        work = self._thread.submit(function, *args, **kwargs)
-        return await asyncio.wrap_future(work)
+        # With a name in this frame, an error would hold itself by its traceback, and the request with it.
+        return await asyncio.wrap_future(self._thread.submit(function, *args, **kwargs))
 
     def close(self) -> None:
         """Begin nothing more."""

@@ -1,7 +1,9 @@
 """Long work beside the loop."""
 
 import asyncio
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -27,6 +29,34 @@ def test_what_a_function_raises_is_raised(size: int) -> None:
         aside.close()
 
     asyncio.run(test())
+
+
+class Failure(Exception):
+    """An error that can be referred to weakly."""
+
+
+def test_an_error_holds_its_request_no_longer_than_it_is_looked_at() -> None:
+    """The collector counts objects, not bytes: some large bodies would wait for it."""
+
+    def refuse(_: bytes) -> None:
+        raise Failure
+
+    async def test() -> None:
+        aside = Aside()
+        with pytest.raises(Failure) as caught:
+            await aside.run(LARGE, refuse, b"a body")
+        error = weakref.ref(caught.value)
+        del caught
+        aside.close()
+        async with asyncio.timeout(10):
+            while error() is not None:  # for the moment that the thread still has it
+                await asyncio.sleep(0.001)
+
+    gc.disable()
+    try:
+        asyncio.run(test())
+    finally:
+        gc.enable()
 
 
 def fail(why: str) -> None:
