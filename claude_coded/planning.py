@@ -31,6 +31,9 @@ DEFAULT_MODEL: Final = "default"
 PLAN: Final = "plan"
 """The permission mode in which Claude only looks."""
 
+LOOKS: Final = 50
+"""In so many places of a history, and conversations there, a lost session is looked for."""
+
 REPLANNED: Final = (SessionMissing, RewindRefused, ParkLost, WorkerDied)
 """The failures of a plan after which there may be another one."""
 
@@ -180,8 +183,7 @@ class Planner:
         if known is not None and not told.has_history:
             return await self._go_on(known)
         if self._lost and known is not None and known.head is not None:
-            points = history.fork_points(await self._store.turns(known.key, told.digests), told)
-            return history.begin_again(points[self._forks_failed :], told)
+            return history.begin_again((await self._forks(known))[self._forks_failed :], told)
         if known is None or known.head is None:
             return history.begin(told, next(iter(self._points[self._forks_failed :]), None))
         return self._at_head(known, known.head) or await self._follow(known)
@@ -203,10 +205,30 @@ class Planner:
     async def _follow(self, known: Conversation) -> Plan:
         """Return how a turn goes on from where its history and what is known part."""
         told = self._told
-        points = history.fork_points(await self._store.turns(known.key, told.digests), told)
+        points = await self._forks(known)
         if self._forks_failed:
             return history.begin_again(points[self._forks_failed :], told)
         return history.follow(known, await self._store.path(known.key), points, told)
+
+    async def _forks(self, known: Conversation) -> tuple[Head, ...]:
+        """Return where the conversation can be forked, the best first; then other ones, after a failure.
+
+        A fork that was killed may not have written what it holds: the conversation that it is of may have it.
+        """
+        points = history.fork_points(await self._store.turns(known.key, self._told.digests), self._told)
+        failed = self._lost or self._forks_failed > 0
+        return (*points, *await self._others(known)) if points and failed else points
+
+    async def _others(self, known: Conversation) -> list[Head]:
+        """Return where conversations can be forked that have the newest part of the history in common."""
+        told, points = self._told, list[Head]()
+        for length in told.ends()[:LOOKS]:
+            for found in (await self._store.find([told.digests[length - 1]]))[:LOOKS]:
+                if found.key != known.key and found.workspace == known.workspace:
+                    points += history.fork_points(await self._store.turns(found.key, told.digests), told)
+            if points:
+                break
+        return points
 
     async def _go_on(self, known: Conversation) -> Plan:
         """Return how the server's own history goes on."""

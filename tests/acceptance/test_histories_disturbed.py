@@ -248,6 +248,22 @@ def test_a_worker_killed_before_it_wrote_what_was_seeded_changes_no_history(
     client.returns("7", then=f"{name} more [[say ok]]", tools=tools)
 
 
+def test_a_fork_killed_before_it_wrote_anything_keeps_what_claudes_tools_did(
+    client: Client, name: str
+) -> None:
+    client.ask(f"{name} one {BASH}")
+    client.ask(f"{name} two {BASH}")
+    other, tools = client.fork(), [function("get")]
+    other.send([*client.messages[:2], user(f"{name} [[tool get {{}}]]")], tools=tools)
+    assert other.conversation != client.conversation
+    transcript = other.transcript()
+    kill(other)
+    eventually(lambda: other.pid not in {worker.pid for worker in other.daemon.workers()})
+    transcript.write_text("")
+    other.returns("7", then=f"{name} more [[say ok]]", tools=tools)
+    assert other.used == KEPT
+
+
 def test_a_history_is_found_by_its_own_tenant_and_kind_of_model_alone(client: Client, name: str) -> None:
     client.ask(f"{name} one {BASH}")
     mine, stranger, plain = client.conversation, client.fork(), client.fork()
