@@ -30,7 +30,8 @@ Layers; a row sees only the rows below it (checked by import-linter):
     activity | restarting | said | stopping | claude | openai | history | models | scheduler | migrations
                                             pure: no I/O, no clock, no randomness
     turn                                    the vocabulary between the two sides
-    metrics | bounded                       what Prometheus counts | JSON Schema's checks, with an end
+    metrics | bounded | remembered          what Prometheus counts | JSON Schema's checks, with an end |
+                                            what was used last, as far as there is room
     aside | listener | logs | systemd |     long work beside the loop | our own sockets in Granian | logging |
     events | tracing                        messages to systemd | what happens, as a stream | turns as spans
     configuration, settings, profiles       what is in force | what there is | models of the operator's

@@ -15,6 +15,7 @@ from claude_coded.migrations import MIGRATIONS
 from claude_coded.rows import (
     COLUMNS,
     HEAD_COLUMNS,
+    LISTED,
     Found,
     Record,
     conversations,
@@ -111,12 +112,12 @@ class Database:
 
     def named(self, name: str) -> list[Conversation]:
         """Return the conversations of a name, of all tenants."""
-        return list(conversations(self._connection.execute(f"{COLUMNS} WHERE c.name = ?", (name,))))
+        return list(conversations(self._connection.execute(f"{LISTED} WHERE c.name = ?", (name,))))
 
     def all(self, tenant: str | None) -> list[Conversation]:
         """Return a tenant's conversations, or those of all, the last used first."""
         rows = self._connection.execute(
-            f"{COLUMNS} WHERE ?1 IS NULL OR c.tenant = ?1 ORDER BY c.last_used_at DESC", (tenant,)
+            f"{LISTED} WHERE ?1 IS NULL OR c.tenant = ?1 ORDER BY c.last_used_at DESC", (tenant,)
         )
         return list(conversations(rows))
 

@@ -21,6 +21,9 @@ COLUMNS: Final = """
 """
 """The columns of a conversation, as `conversations` reads them."""
 
+LISTED: Final = COLUMNS.replace("c.system", "''").replace("u.spans, u.lead, u.asked", "NULL, NULL, NULL")
+"""The same without what may be long: for conversations that are listed, and not gone on with."""
+
 HEAD_COLUMNS: Final = """
     t.id, t.digest, t.tools, t.session, t.lineage, t.first_uuid, t.last_uuid, t.answer_uuid, t.whole
 """

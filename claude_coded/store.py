@@ -8,11 +8,12 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
+
+from msgspec.structs import astuple
 
 from claude_coded.accounts import Account
 from claude_coded.database import Database
@@ -20,13 +21,20 @@ from claude_coded.errors import ConfigurationError, NotRecorded
 from claude_coded.history import Conversation, Head, Span
 from claude_coded.kept import KeptResponse, Stand
 from claude_coded.marks import Mark, Marks
+from claude_coded.remembered import SHARE, Remembered
 from claude_coded.rows import Found, Record
-from claude_coded.turn import After, ConversationKey, Message
+from claude_coded.turn import After, ConversationKey, Message, Part, ToolOutcome
 
 T = TypeVar("T")
 
 KEPT_IN_MEMORY: Final = 1024
-"""Conversations whose record (not their messages) is kept in memory."""
+"""Conversations whose record is kept in memory, with the messages of unfinished turns alone."""
+
+A_PART: Final = 100
+"""Characters for which a part of a message counts beside its own."""
+
+ROOM: Final = 1 << 26
+"""Characters of those, and of responses' system texts, at most."""
 
 
 class Store:
@@ -38,8 +46,8 @@ class Store:
         self._database: Database | None = None
         self._opened_marks: Marks | None = None
         self._lock: int | None = None
-        self._known: OrderedDict[ConversationKey, Conversation] = OrderedDict()
-        self._stands: OrderedDict[tuple[str, str], Stand] = OrderedDict()
+        self._known = Remembered[ConversationKey, Conversation](size_of, count=KEPT_IN_MEMORY, size=ROOM)
+        self._stands = Remembered[tuple[str, str], Stand](_size_of, count=KEPT_IN_MEMORY, size=ROOM)
         self._writes = 0
 
     async def open(self) -> None:
@@ -57,9 +65,8 @@ class Store:
 
     async def load(self, key: ConversationKey) -> Conversation | None:
         """Return a conversation; the last used ones are kept in memory."""
-        if key in self._known:
-            self._known.move_to_end(key)
-            return self._known[key]
+        if (used := self._known.use(key)) is not None:
+            return used
         writes = self._writes
         known = await self._run(self._db.load, key)
         if writes == self._writes:  # else it may be out of date already
@@ -68,18 +75,15 @@ class Store:
 
     def _note(self, key: ConversationKey, known: Conversation | None) -> None:
         if known is None:
-            self._known.pop(key, None)
-            return
-        self._known[key] = known
-        self._known.move_to_end(key)
-        if len(self._known) > KEPT_IN_MEMORY:
-            self._known.popitem(last=False)
+            self._known.drop(key)
+        else:
+            self._known.put(key, known)
 
     async def _write(
         self, key: ConversationKey, function: Callable[..., Conversation | None], *args: object
     ) -> Conversation | None:
         self._writes += 1
-        self._known.pop(key, None)
+        self._known.drop(key)
         known = await self._run(function, key, *args)
         self._note(key, known)
         return known
@@ -152,7 +156,7 @@ class Store:
 
     def standing(self, digest: bytes, keys: Iterable[ConversationKey]) -> list[Found]:
         """Return the heads that end with a history, of those of the conversations that are in memory."""
-        known = filter(None, map(self._known.get, keys))
+        known = filter(None, map(self._known.look, keys))
         return [
             Found(digest, one.head.turn, one.key, True, one.last_used_at, one.hint, one.workspace)
             for one in known
@@ -181,8 +185,9 @@ class Store:
     async def purge(self, key: ConversationKey) -> Conversation | None:
         """Forget a conversation and return what it was."""
         known = await self.load(key)
-        for name in [name for name, stand in self._stands.items() if stand.after.key == key]:
-            del self._stands[name]
+        for name, stand in self._stands:
+            if stand.after.key == key:
+                self._stands.drop(name)
         await self._write(key, self._db.purge)
         return known
 
@@ -191,13 +196,11 @@ class Store:
     async def keep_response(self, response: KeptResponse) -> None:
         """Keep a response with its conversation; not where that is forgotten by now."""
         await self._run(self._db.keep_response, response)
-        known = self._known.get(response.key)
+        known = self._known.look(response.key)
         if known is not None and known.head is not None and known.head.turn == response.turn:
             after = After(response.key, known.head.turn, known.head.digest)
             stand = Stand(after, response.system, known.head.whole, known.profile.agent)
-            self._stands[response.key.tenant, response.id] = stand
-            if len(self._stands) > KEPT_IN_MEMORY:
-                self._stands.popitem(last=False)
+            self._stands.put((response.key.tenant, response.id), stand)
 
     async def response(self, tenant: str, id_: str) -> KeptResponse | None:
         """Return a response of a tenant's; None where there is none."""
@@ -205,12 +208,12 @@ class Store:
 
     async def stand(self, tenant: str, id_: str) -> Stand | None:
         """Return where a response of a tenant's stands; None where there is none, or its turn is unknown."""
-        known = self._stands.get((tenant, id_))
+        known = self._stands.look((tenant, id_))
         return known if known is not None else await self._run(self._db.stand, tenant, id_)
 
     async def forget_response(self, tenant: str, id_: str) -> bool:
         """Forget a response, not what was said; False where there is none."""
-        self._stands.pop((tenant, id_), None)
+        self._stands.drop((tenant, id_))
         return await self._run(self._db.forget_response, tenant, id_)
 
     async def said_until(self, turn: int) -> tuple[Message, ...]:
@@ -282,3 +285,23 @@ class Store:
 
 async def _nothing() -> None:
     """Do nothing: it is done."""
+
+
+def size_of(known: Conversation) -> int:
+    """Return about how many characters a conversation's record has; no more is counted than can be kept."""
+    size, unfinished = len(known.system), known.unfinished
+    for message in (*unfinished.lead, *unfinished.asked) if unfinished is not None else ():
+        size += sum(map(_part_size, message.parts))
+        if size > ROOM // SHARE:
+            break
+    return size
+
+
+def _part_size(part: Part) -> int:
+    if isinstance(part, ToolOutcome):
+        return A_PART + sum(map(_part_size, part.parts))
+    return A_PART + sum(len(value) for value in astuple(part) if isinstance(value, str))
+
+
+def _size_of(stand: Stand) -> int:
+    return len(stand.system)

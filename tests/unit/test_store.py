@@ -18,9 +18,20 @@ from claude_coded.kept import KeptResponse, Stand
 from claude_coded.marks import Mark, Marks
 from claude_coded.migrations import MIGRATIONS
 from claude_coded.profiles import McpFile
+from claude_coded.remembered import SHARE
 from claude_coded.rows import PIECE, Record
-from claude_coded.store import Store
-from claude_coded.turn import After, ConversationKey, Message, Profile, Prompting, Role, Usage
+from claude_coded.store import ROOM, Store, size_of
+from claude_coded.turn import (
+    After,
+    ConversationKey,
+    Message,
+    Profile,
+    Prompting,
+    Role,
+    Text,
+    ToolOutcome,
+    Usage,
+)
 
 KEY = ConversationKey("default", "c")
 SAID = (Message.of(Role.USER, "hello \N{SNOWMAN}"), Message.of(Role.ASSISTANT, "hi"))
@@ -601,5 +612,27 @@ def test_what_a_full_disk_refuses_leaves_all_as_it_was_and_can_be_had_later(
             assert await store.fact("fact") is None
         assert await store.finish(KEY, [record(said)], 2.0) is not None
         assert await store.messages(KEY) == said
+
+    with_store(tmp_path, use)
+
+
+def test_long_turns_that_nobody_finished_are_not_kept_in_memory(tmp_path: Path) -> None:
+    lead = (Message(Role.USER, (ToolOutcome("c", (Text("x" * 1_000_000),)),)),) * 5
+    long = [replace(CONVERSATION, unfinished=Unfinished((Span("a", "b"),), lead, SAID[:1]))]
+    long.append(replace(CONVERSATION, system="x" * 5_000_000))
+    long.append(replace(CONVERSATION, unfinished=Unfinished((Span("a", "b"),), SAID[:1] * 100_000, ())))
+    for conversation in long:
+        assert size_of(conversation) > ROOM // SHARE
+    assert size_of(CONVERSATION) < 1000
+
+    async def use(store: Store) -> None:
+        await store.begin(long[0])
+        listed = (await store.all("default"))[0]
+        assert (listed.unfinished, listed.system) == (None, "")
+        first, second = await store.load(KEY), await store.load(KEY)
+        assert first == second == long[0]
+        assert first is not second
+        await store.finish(KEY, [record()], 2.0)
+        assert await store.load(KEY) is await store.load(KEY)
 
     with_store(tmp_path, use)
