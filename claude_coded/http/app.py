@@ -140,6 +140,8 @@ async def _on_coded_error(
 ) -> None:
     if error.status >= 500:
         log.warning("request failed", extra={"error": error.message})
+    # Where one of its frames has a name for it, it holds itself, and all that they have of the request.
+    error.__traceback__ = None
     resp.status = falcon.code_to_http_status(error.status)
     resp.media = error.body()
     resp.set_headers(dict(error.headers()))

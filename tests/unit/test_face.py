@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping
+import gc
+import weakref
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import httpx
 import pytest
 
-from claude_coded.errors import UpstreamError
+from claude_coded.errors import CodedError, UpstreamError
+from claude_coded.planning import Located
+from claude_coded.turn import AnswerEvent, TurnFailed
 from tests.support.face import Face
 
 JOE = {"Authorization": "Bearer key-of-joe"}
@@ -166,3 +170,28 @@ def test_what_is_ignored_is_named_in_a_short_header(
     assert "x" * 64 in named
     assert "y0" in named
     assert len(named) < 1000
+
+
+# What fails ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("path", "body"), ENDPOINTS)
+def test_nothing_of_a_request_is_left_with_the_error_that_it_met(
+    loop: asyncio.Runner, tmp_path: Path, path: str, body: dict[str, object]
+) -> None:
+    """The collector counts objects, not bytes: some large bodies would wait for it."""
+    face, met = Face(loop, tmp_path), list[weakref.ref[CodedError]]()
+
+    async def fails(_: Located) -> AsyncIterator[list[AnswerEvent]]:
+        error = UpstreamError("it fails")
+        met.append(weakref.ref(error))
+        yield [TurnFailed(error)]
+
+    face.service.run = fails  # type: ignore[method-assign, assignment]
+    gc.disable()
+    try:
+        assert face.send(path, {**body, "store": False}, {}).status_code == 502
+        loop.run(asyncio.sleep(0))
+        assert [error() for error in met] == [None]
+    finally:
+        gc.enable()
