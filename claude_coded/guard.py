@@ -14,6 +14,11 @@ from claude_coded.listener import App, Message, Receive, Scope, Send
 T = TypeVar("T")
 
 _SENDS_PER_YIELD: Final = 32
+_CHUNKS_PER_YIELD: Final = 64
+_SMALL: Final = 512
+"""Bytes of a chunk that is more work for the server than for its client: many such are taken slowly."""
+
+_PACE: Final = 0.002
 _DISCONNECT: Final = "http.disconnect"
 _UNWATCHED: Final = 0.005
 """Seconds that a request runs before its client is watched: one that is gone by then is seen then."""
@@ -62,7 +67,10 @@ class ConnectionGuard:
             return
         try:
             body = _Body(receive, _announced_length(scope), self._max_body, self._body_timeout)
-            await _Exchange(receive, send, body).run(self._app, scope)
+            exchange = _Exchange(receive, send, body)
+            await exchange.run(self._app, scope)
+            if exchange.cut:  # who has left does not hear it
+                raise BodyRefused(400, "The request ended within its body, or that is malformed.")
         except BodyRefused as refusal:
             await self._refuse(receive, send, refusal)
 
@@ -131,7 +139,7 @@ class _Body:
             raise BodyRefused(408, f"The request body took longer than {self._seconds:g} s.") from None
 
     async def _keep_all(self, message: Message, keep: Callable[[bytes], None]) -> None:
-        size = 0
+        size = number = 0
         while True:
             if message["type"] == _DISCONNECT:
                 raise ClientGone("the client closed its connection before its request had ended")
@@ -144,6 +152,9 @@ class _Body:
             if not more:
                 return
             message = await self._receive()
+            number += 1
+            if not number % _CHUNKS_PER_YIELD:  # those of a packet are there at once: let others run
+                await asyncio.sleep(_PACE if size < number * _SMALL else 0)
 
     def _too_large(self, size: str, *, unread: bool) -> BodyRefused:
         message = f"The request body has {size}; at most {self._bound} are accepted."
@@ -165,6 +176,7 @@ class _Exchange:
         "_sends",
         "_task",
         "_watch",
+        "cut",
     )
 
     def __init__(self, receive: Receive, send: Send, body: _Body) -> None:
@@ -175,6 +187,7 @@ class _Exchange:
         self._sends = 0
         self._ended = False
         self._gone = False
+        self.cut = False  # in its body
         self._over = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._begin: asyncio.TimerHandle | None = None
@@ -240,7 +253,7 @@ class _Exchange:
         try:
             got = await get()
         except ClientGone:
-            self._gone = True
+            self._gone = self.cut = True
             raise
         if awaited:
             self._watch_soon()

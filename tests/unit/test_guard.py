@@ -452,6 +452,19 @@ def test_a_chunked_body_is_refused_once_it_is_too_big() -> None:
     run(test())
 
 
+@pytest.mark.parametrize("chunk", [b"ZZ\r\n", b"-1\r\n", b"3\r\nabcd\r\n", b"1;" + 100_000 * b"x" + b"\r\n"])
+def test_what_is_no_chunk_is_refused(chunk: bytes) -> None:
+    async def test() -> None:
+        app = Probe()
+        async with serving(app) as harness:
+            client = await harness.connect()
+            await client.request(POST + b"transfer-encoding: chunked\r\n\r\n" + chunk)
+            assert is_refusal(await client.response(), 400)
+            assert isinstance(await app.end(), ClientGone)
+
+    run(test())
+
+
 @pytest.mark.parametrize(
     "request_",
     [
@@ -591,6 +604,28 @@ def test_any_chunking_gives_the_app_the_same_body(chunks: list[bytes]) -> None:
     guard = ConnectionGuard(app, max_body=800, body_timeout=10)
     asyncio.run(guard(CHUNKED, server.receive, server.send))
     assert bodies == [{"type": "http.request", "body": b"".join(chunks), "more_body": False}]
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+def test_others_run_while_a_body_comes_in_many_chunks_at_once(size: int) -> None:
+    async def test() -> None:
+        steps, server = 0, FakeServer(*[b"x" * size] * 1000)
+
+        async def app(_scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            await answer(send, b"")
+
+        async def others() -> None:
+            nonlocal steps
+            while not server.sent:
+                await asyncio.sleep(0)
+                steps += 1
+
+        guard = ConnectionGuard(app, max_body=1_000_000, body_timeout=10)
+        await asyncio.gather(guard(CHUNKED, server.receive, server.send), others())
+        assert steps > 10
+
+    run(test())
 
 
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=20), st.integers(0, 100))
