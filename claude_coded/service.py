@@ -7,7 +7,7 @@ its turn.
 import asyncio
 import logging
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from glob import glob
@@ -26,7 +26,7 @@ from claude_coded.planning import Located, in_full, is_anothers
 from claude_coded.pool import Pool
 from claude_coded.rows import Found
 from claude_coded.running import Progress, Run, Runs
-from claude_coded.scheduler import Figures, Phase
+from claude_coded.scheduler import Figures, Phase, WorkerView
 from claude_coded.settings import Settings
 from claude_coded.store import Store
 from claude_coded.tracing import Tracing
@@ -48,6 +48,16 @@ HOUSEKEEPING: Final = 3600.0
 
 FULL_HOUSE: Final = 1000
 """Turns after which the next look is due: each may have begun a conversation."""
+
+
+RECORD_SIZE: Final = 500
+"""Bytes for which a conversation that is listed counts."""
+
+PIECE: Final = 1000
+"""Conversations that are looked at before others run."""
+
+STATES: Final = {Phase.BUSY: "busy", Phase.IDLE: "idle", Phase.PARKED: "parked", Phase.STARTING: "busy"}
+"""What a conversation is while its worker is so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +265,12 @@ class TurnService:
 
     async def conversations(self, tenant: str | None, *, stored: bool) -> list[Listed]:
         """Return a tenant's conversations, or everybody's, the last used first: hot ones, or all."""
-        listed = [self._listed(conversation) for conversation in await self.store.all(tenant)]
+        known = await self.store.all(tenant)
+        held = set[ConversationKey]()
+        for start in range(0, len(known), PIECE):  # which only the loop may ask
+            held.update(one.key for one in known[start : start + PIECE] if self._pool.is_held(one.key))
+            await asyncio.sleep(0)
+        listed = await self.aside.run(RECORD_SIZE * len(known), _list, known, held, self._pool.views)
         return [item for item in listed if stored or item.state != "cold"]
 
     async def conversation(self, key: ConversationKey) -> tuple[Listed, tuple[Message, ...]]:
@@ -340,12 +355,17 @@ class TurnService:
             await asyncio.to_thread(remove_traces, self._traces, session)
         await self.store.purge(key)
 
-    def _listed(self, conversation: Conversation) -> Listed:
-        if self._pool.is_held(conversation.key):
-            return Listed(conversation, "attached")
-        view = next((v for v in self._pool.views if v.conversation == conversation.key and v.hot), None)
-        states = {Phase.BUSY: "busy", Phase.IDLE: "idle", Phase.PARKED: "parked", Phase.STARTING: "busy"}
-        return Listed(conversation, states.get(view.phase, "cold") if view is not None else "cold")
+    def _listed(self, known: Conversation) -> Listed:
+        held = {known.key} if self._pool.is_held(known.key) else ()
+        return _list([known], held, self._pool.views)[0]
+
+
+def _list(
+    known: Iterable[Conversation], held: Collection[ConversationKey], views: Iterable[WorkerView]
+) -> list[Listed]:
+    """Return conversations and where they stand; `held` are those that an operator has."""
+    states = {view.conversation: STATES.get(view.phase, "cold") for view in views if view.hot}
+    return [Listed(one, "attached" if one.key in held else states.get(one.key, "cold")) for one in known]
 
 
 def _read(request: TurnRequest) -> tuple[Told, list[bytes]]:

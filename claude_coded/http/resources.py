@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from secrets import token_hex
@@ -33,9 +33,9 @@ from claude_coded.http.turns import (
 from claude_coded.metrics import Metrics, Standing, Traffic
 from claude_coded.openai.answers import ChunkEncoder, Completion, Envelope
 from claude_coded.openai.chat import ChatRequest, parse_chat
-from claude_coded.openai.wire import check_conversation_id, model_object, usage_object
+from claude_coded.openai.wire import check_conversation_id, encode_list, model_object, usage_object
 from claude_coded.proc import Tree, ended_children, trees
-from claude_coded.service import Listed, TurnService
+from claude_coded.service import RECORD_SIZE, Listed, TurnService
 from claude_coded.turn import ConversationKey, TurnRequest
 
 
@@ -213,7 +213,8 @@ class Conversations:
         """List the hot conversations of the tenant; `?all=true` the stored ones too."""
         stored = req.get_param_as_bool("all", default=False)
         listed = await self._service.conversations(req.context.tenant, stored=bool(stored))
-        resp.media = {"object": "list", "data": [_conversation_object(item) for item in listed]}
+        resp.data = await self._service.aside.run(RECORD_SIZE * len(listed), _conversation_list, listed)
+        resp.content_type = falcon.MEDIA_JSON
 
 
 class ConversationItem:
@@ -244,6 +245,10 @@ def _conversation(header: str | None, chat: ChatRequest) -> str | None:
 
 def _key(req: Request, name: str) -> ConversationKey:
     return ConversationKey(req.context.tenant, check_conversation_id(name, "id"))
+
+
+def _conversation_list(listed: Iterable[Listed]) -> bytes:
+    return b'{"object":"list","data":%b}' % encode_list(map(_conversation_object, listed))
 
 
 def _conversation_object(listed: Listed) -> dict[str, Any]:

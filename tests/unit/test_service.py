@@ -44,6 +44,9 @@ class OneIdle:
     def is_parked(self, _: ConversationKey) -> bool:
         return False
 
+    def is_held(self, _: ConversationKey) -> bool:
+        return False
+
     def holds(self, _: ConversationKey) -> bool:
         return False
 
@@ -163,5 +166,25 @@ def test_what_is_outdated_is_looked_for_again_after_so_many_turns(
             async with asyncio.timeout(10):
                 await looks.get()
         housekeeping.cancel()
+
+    asyncio.run(test())
+
+
+def test_the_loop_goes_on_while_many_conversations_are_listed(tmp_path: Path) -> None:
+    async def test() -> None:
+        store = Store(tmp_path)
+        await store.open()
+        await know(store)
+        known = (await store.all(None)) * 100_000
+        service = a_service(store, OneIdle(), wall=lambda: 0.0, clock=lambda: 0.0)
+        service.store.all = lambda _: asyncio.sleep(0, known)  # type: ignore[method-assign, assignment]
+        listing, steps = asyncio.ensure_future(service.conversations(None, stored=True)), 0
+        while not listing.done():
+            await asyncio.sleep(0)
+            steps += 1
+        assert steps > 100
+        assert {item.state for item in await listing} == {"idle"}
+        assert len(await listing) == len(known)
+        await store.close()
 
     asyncio.run(test())
