@@ -222,7 +222,7 @@ class Planner:
     async def _others(self, known: Conversation) -> list[Head]:
         """Return where conversations can be forked that have the newest part of the history in common."""
         told, points = self._told, list[Head]()
-        for length in told.ends()[:LOOKS]:
+        for length in told.ends[:LOOKS]:
             for found in (await self._store.find([told.digests[length - 1]]))[:LOOKS]:
                 if found.key != known.key and found.workspace == known.workspace:
                     points += history.fork_points(await self._store.turns(found.key, told.digests), told)
