@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -232,6 +233,18 @@ def test_a_worker_killed_in_mid_turn_changes_no_history(client: Client, name: st
 # Whose history it is -----------------------------------------------------------------------------------
 
 
+def transcripts(client: Client) -> list[Path]:
+    """Return the files of a client's session; none before the CLI has begun one."""
+    return list(client.daemon.home.glob(f".claude/projects/*/{client.session}.jsonl"))
+
+
+def said(client: Client) -> list[int]:
+    """Return which whole lines of a client's transcript say something."""
+    lines = [line for file in transcripts(client) for line in file.read_text().splitlines(keepends=True)]
+    types = [json.loads(line)["type"] for line in lines if line.endswith("\n")]
+    return [number for number, kind in enumerate(types) if kind in {"user", "assistant"}]
+
+
 @pytest.mark.parametrize("written", [0, 1, 2], ids=["nothing", "a question", "all that was seeded"])
 def test_a_worker_killed_before_it_wrote_what_was_seeded_changes_no_history(
     client: Client, name: str, written: int
@@ -239,12 +252,12 @@ def test_a_worker_killed_before_it_wrote_what_was_seeded_changes_no_history(
     client.messages = [user(f"{name} few"), assistant("shots")]
     tools = [function("get")]
     client.send([*client.messages, user(f"{name} [[tool get {{}}]]")], tools=tools)
-    transcript = client.transcript()
+    eventually(lambda: len(said(client)) >= 3)
     kill(client)
     eventually(lambda: client.pid not in {worker.pid for worker in client.daemon.workers()})
+    transcript = client.transcript()
     lines = transcript.read_text().splitlines(keepends=True)
-    said = [number for number, line in enumerate(lines) if json.loads(line)["type"] in {"user", "assistant"}]
-    transcript.write_text("".join(lines[: said[written]]))
+    transcript.write_text("".join(lines[: said(client)[written]]))
     client.returns("7", then=f"{name} more [[say ok]]", tools=tools)
 
 
@@ -256,10 +269,10 @@ def test_a_fork_killed_before_it_wrote_anything_keeps_what_claudes_tools_did(
     other, tools = client.fork(), [function("get")]
     other.send([*client.messages[:2], user(f"{name} [[tool get {{}}]]")], tools=tools)
     assert other.conversation != client.conversation
-    transcript = other.transcript()
     kill(other)
     eventually(lambda: other.pid not in {worker.pid for worker in other.daemon.workers()})
-    transcript.write_text("")
+    for transcript in transcripts(other):
+        transcript.write_text("")
     other.returns("7", then=f"{name} more [[say ok]]", tools=tools)
     assert other.used == KEPT
 
