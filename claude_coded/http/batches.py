@@ -42,6 +42,11 @@ class Batches:
             self._failure = error
             self._closing = asyncio.ensure_future(self._close())
 
+    def begin(self) -> None:
+        """Have the first batch made, from the loop's next round on."""
+        if self._first is None:
+            self._first = asyncio.get_running_loop().create_task(self._get_first())
+
     async def next(self, seconds: float) -> list[AnswerEvent] | None:
         """Return the next batch; None when none came in time: the first within so many seconds."""
         if failed := self._failed():
@@ -58,10 +63,10 @@ class Batches:
 
     async def _has_first(self, seconds: float) -> bool:
         """Return whether the first batch is there within so many seconds."""
-        loop = asyncio.get_running_loop()
-        if self._first is None:
-            self._first = loop.create_task(self._get_first())
+        self.begin()
+        assert self._first is not None
         if not self._first.done():
+            loop = asyncio.get_running_loop()
             self._waiter = waiter = loop.create_future()
             timer = loop.call_later(seconds, _wake, waiter) if seconds < math.inf else None
             try:

@@ -1,5 +1,6 @@
 """What requests for a turn share: what they say besides their body, and how their answers are sent."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -150,6 +151,9 @@ async def send(
     status line waits for that.
     """
     try:
+        batches.begin()
+        await asyncio.sleep(0)  # what comes first is made while the CLI works, not when it has answered
+        start = encoder.start()
         first = await batches.next(server.header_hold)
         if first and isinstance(first[0], TurnFailed):
             raise first[0].error
@@ -159,7 +163,7 @@ async def send(
     resp.content_type = "text/event-stream"
     resp.set_header("Cache-Control", "no-cache")
     resp.set_header("X-Accel-Buffering", "no")
-    resp.stream = EventStream(batches, first, encoder, server.keep_alive, traffic=traffic, ends=ends)
+    resp.stream = EventStream(batches, first, start, encoder, server.keep_alive, traffic=traffic, ends=ends)
 
 
 class EventStream:
@@ -169,6 +173,7 @@ class EventStream:
         self,
         batches: Batches | Follower,
         first: list[AnswerEvent] | None,
+        start: bytes,
         encoder: Encoder,
         keep_alive: float,
         *,
@@ -180,6 +185,7 @@ class EventStream:
         self._traffic = traffic
         self._encoder = encoder
         self._first: list[AnswerEvent] | None = first
+        self._start = start
         self._ends = ends
         self._begun = False
         self._ended = False
@@ -195,8 +201,7 @@ class EventStream:
     async def _next(self) -> bytes:
         if not self._begun:
             self._begun = True
-            start = self._encoder.start()
-            return start + (await self._encode(self._first) if self._first else KEEP_ALIVE)
+            return self._start + (await self._encode(self._first) if self._first else KEEP_ALIVE)
         if self._ended:
             # The turn's iterator is run to its end: it concludes the turn.
             await self.close()
