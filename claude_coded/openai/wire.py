@@ -79,7 +79,7 @@ class BodyDecoder:
             usual = decoder.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        return {name: value for name in self._names if (value := getattr(usual, name)) is not UNSET}
+        return {name: value for name, value in msgspec.structs.asdict(usual).items() if value is not UNSET}
 
     def _decode_any(self, body: bytes) -> dict[str, Any]:
         raw = decode(body, _BODY)
