@@ -352,12 +352,16 @@ class Run:
         """
         await self._check_transcript(lease, plan)
         ask = await self._aside(plan, self._compose, lease, plan, seat)
-        noting = await self._note(lease, known, plan, seat, ask.span)
+        store = self._runs.store
+        marked = store.mark(self.request.key, ask.span)
+        if not marked:
+            await asyncio.shield(store.begin(self._begun(lease, known, plan, seat, ask.span)))
         self._course.reach("asked", kind=plan.kind, way=plan.way.value, hot=lease.hot)
         try:
             return await lease.worker.begin(ask)
         finally:
-            await asyncio.shield(noting)
+            if marked:
+                await asyncio.shield(store.begin(self._begun(lease, known, plan, seat, ask.span)))
 
     async def _check_transcript(self, lease: Lease, plan: Plan) -> None:
         """Raise SessionMissing where a process resumes what is not whole on disk."""
@@ -404,20 +408,20 @@ class Run:
         outcomes.sort(key=lambda outcome: order.index(outcome.id))
         self._course.reach("asked", kind=plan.kind, way=plan.way.value, hot=lease.hot)
         turn = await lease.worker.answer(outcomes, self._planner.manner)
-        await (await self._note(lease, known, plan, seat, plan.base.span))
+        await asyncio.shield(self._runs.store.begin(self._begun(lease, known, plan, seat, plan.base.span)))
         return turn
 
     def _worded(self, asked: Message) -> Message:
         """Return what is asked, with words for what the CLI has no field for."""
         return _reminded(asked, self._words()) if self.request.tools.required else asked
 
-    async def _note(
+    def _begun(
         self, lease: Lease, known: Conversation | None, plan: Plan, seat: Seat, span: Span
-    ) -> Coroutine[Any, Any, None]:
-        """Note the turn, as far as it must be before it is asked; the rest is what is returned."""
+    ) -> Conversation:
+        """Return the conversation as it is while the turn runs."""
         lead = plan.said[: len(plan.said) - len(plan.asked)]
         now = self._runs.wall()
-        conversation = Conversation(
+        return Conversation(
             key=self.request.key,
             session=lease.worker.session,
             lineage=plan.lineage or lease.worker.session,
@@ -437,7 +441,6 @@ class Run:
             hint=self.request.hint,
             ephemeral=known.ephemeral if known else self.request.ephemeral,
         )
-        return await self._runs.store.note(conversation)
 
     def _late(self) -> None:
         seconds = self._runs.settings.turns.timeout

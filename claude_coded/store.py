@@ -8,7 +8,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -108,27 +108,18 @@ class Store:
         """Return what was said in some turns, in their order."""
         return await self._run(self._db.said, [turn.turn for turn in turns])
 
-    async def begin(self, conversation: Conversation) -> None:
-        """Note that the turn `conversation.unfinished` is about to be asked; the rest is kept with it."""
-        await (await self.note(conversation))
+    def mark(self, key: ConversationKey, span: Span) -> bool:
+        """Note what a turn that is about to be asked writes, so that this survives our own death.
 
-    async def note(self, conversation: Conversation) -> Coroutine[Any, Any, None]:
-        """Do as `begin`, but return when a part of it survives our own death: what the session may hold.
-
-        What is returned does the rest, which has to follow.
+        `begin` is to follow; at once, before anything is asked, where this returns False: there is no room.
         """
-        assert conversation.unfinished is not None
-        span = conversation.unfinished.spans[-1]
-        mark = Mark(conversation.key.tenant, conversation.key.id, span.first, span.last)
-        rest = self._note_begun(conversation, mark)
-        if self._marks.add(mark):
-            return rest
-        await asyncio.shield(rest)
-        return _nothing()
+        return self._marks.add(_mark(key, span))
 
-    async def _note_begun(self, conversation: Conversation, mark: Mark) -> None:
+    async def begin(self, conversation: Conversation) -> None:
+        """Note that the turn `conversation.unfinished` is asked; the rest is kept with it."""
+        assert conversation.unfinished is not None
         await self._write(conversation.key, self._db.begin, conversation)
-        self._marks.remove(mark)
+        self._marks.remove(_mark(conversation.key, conversation.unfinished.spans[-1]))
 
     async def give_up(self, key: ConversationKey, seen: str) -> None:
         """Note what the client was sent of the unfinished turn."""
@@ -283,8 +274,8 @@ class Store:
             os.close(self._lock)
 
 
-async def _nothing() -> None:
-    """Do nothing: it is done."""
+def _mark(key: ConversationKey, span: Span) -> Mark:
+    return Mark(key.tenant, key.id, span.first, span.last)
 
 
 def size_of(known: Conversation) -> int:

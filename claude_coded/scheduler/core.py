@@ -87,8 +87,8 @@ class Scheduler:
         for worker in self._loading():
             worker.loaded = worker.since + LOADING <= now  # or it never will
         actions = list(self._dispatch(event, now))
-        if isinstance(event, TurnRequested) and self._owners.get(event.conversation) == event.ticket:
-            return actions  # no worker has changed by that, nor what others wait for
+        if isinstance(event, TurnRequested | WorkerWanted) and self._is_content(event.ticket):
+            return actions  # nobody else has what he waits for by that
         actions += self._place(now)
         actions += self._expire(now)
         actions += self._shed()
@@ -180,7 +180,11 @@ class Scheduler:
             behind = [t for t in self._tickets.values() if t.conversation == ticket.conversation]
             yield from self._reject_all([t for t in behind if t is not ticket], Refusal.HELD)
 
-    def _wanted(self, event: WorkerWanted, _now: float) -> Iterable[Action]:
+    def _is_content(self, number: int) -> bool:
+        ticket = self._tickets.get(number)
+        return ticket is not None and ticket.stage in (Stage.ADMITTED, Stage.SERVED)
+
+    def _wanted(self, event: WorkerWanted, now: float) -> Iterable[Action]:
         ticket, want = self._tickets.get(event.ticket), event.want
         if ticket is None:
             return ()  # rejected meanwhile
@@ -188,7 +192,8 @@ class Scheduler:
         if want.fresh:
             self._wishes.note(want)
             self.spare_launch = self._wishes.launch(self.spare_launch)
-        return ()
+        own = self.of(ticket.conversation)
+        return self._use_own(ticket, want, own, now) if own is not None else ()
 
     def _cancelled(self, event: TicketCancelled, _now: float) -> Iterable[Action]:
         ticket = self._tickets.get(event.ticket)

@@ -465,9 +465,9 @@ def test_a_mark_of_what_the_database_knows_says_nothing(tmp_path: Path, *, finis
 
 def test_a_noted_turn_needs_no_mark_once_the_database_has_it(tmp_path: Path) -> None:
     async def use(store: Store) -> None:
-        noting = await store.note(CONVERSATION)
+        assert store.mark(KEY, Span("a", "b"))
         assert Marks(tmp_path / "marks").left == (Mark("default", "c", "a", "b"),)
-        await noting
+        await store.begin(CONVERSATION)
         assert Marks(tmp_path / "marks").left == ()
         assert await store.load(KEY) == CONVERSATION
 
