@@ -61,6 +61,10 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
+LOOKS: Final = 40
+LOOK: Final = 0.02
+"""Looks for what a live process has said, which is on disk 0.1 s later, and seconds between two of them."""
+
 PATIENCE: Final = 5.0
 """Seconds that a reader has to take the news that its turn was ended: it may have stopped to read at all."""
 
@@ -303,6 +307,8 @@ class Run:
                 known = await self._runs.store.load(self.request.key)
                 plan = await self._planner.plan(known)
                 seat = self._planner.seat(known, plan)
+                if plan.way is Way.FORK:
+                    await self._await_written(plan)
             except BaseException:
                 admission.withdraw()
                 raise
@@ -370,12 +376,24 @@ class Run:
         last = plan.at or (base.answer or base.span.last if base is not None else "")
         if lease.hot or plan.session is None or not last:
             return
-        transcript = transcripts.find(self._runs.projects, plan.session)
-        if transcript is None:
-            return  # the CLI says so
-        size = transcripts.size_of(transcript)
-        if not await self._runs.aside.run(size, transcripts.is_whole, transcript, last):
+        if not await self._is_written(plan.session, last):
             raise SessionMissing("Claude Code's transcript of the session is not whole")
+
+    async def _await_written(self, plan: Plan) -> None:
+        """Wait for what is to be forked: a session that lives on may have it on disk a moment later."""
+        assert plan.session is not None
+        for _ in range(LOOKS):
+            if await self._is_written(plan.session, plan.at):
+                return
+            await asyncio.sleep(LOOK)
+
+    async def _is_written(self, session: str, last: str) -> bool:
+        """Return whether a session's transcript has a message, and what this follows."""
+        transcript = transcripts.find(self._runs.projects, session)
+        if transcript is None:
+            return True  # the CLI says so
+        size = transcripts.size_of(transcript)
+        return await self._runs.aside.run(size, transcripts.is_whole, transcript, last)
 
     async def _aside(self, plan: Plan, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what a function returns, which takes long where there is much to write."""

@@ -83,6 +83,16 @@ def test_a_fork_that_waits_holds_nothing_of_what_was_said_meanwhile(
     other.ask(f"{name} more of yours [[say ok]]")
 
 
+def test_a_branch_right_behind_a_branch_keeps_what_claudes_tools_did(client: Client, name: str) -> None:
+    client.ask(f"{name} one {BASH}")
+    others = [client.fork() for _ in range(3)]
+    evict(client)
+    for number, other in enumerate(others):
+        # Its turn waits, so that the CLI has had no reason yet to write what it is a branch of.
+        other.ask(f"{name} {number} [[tool get {{}}]]", tools=[function("get")])
+        assert other.used == KEPT
+
+
 def test_identical_requests_at_once_are_answered_alike(client: Client, name: str) -> None:
     client.ask(f"{name} one [[say 1]]")
     clients = [client, client.fork()]
