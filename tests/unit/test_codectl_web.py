@@ -333,6 +333,8 @@ def test_a_connection_too_many_is_closed(control: Control) -> None:
 
 def running(control: Control, *arguments: str) -> "subprocess.Popen[str]":
     command = [str(PROGRAM), "--socket", str(control.path), "web", "--no-browser", *arguments]
+    # What runs in the background of a shell, as we may, has interrupts ignored, and so have its children.
+    command = ["env", "--default-signal=INT", *command]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
