@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from claude_coded.aside import LARGE
+from claude_coded.http import turns
 from claude_coded.openai import metaschema
 from claude_coded.openai.schemas import may_have_schema
 from tests.support.face import Face
@@ -60,3 +62,12 @@ def test_the_loop_goes_on_while_a_schema_is_checked(
 
 def test_most_requests_have_no_schema() -> None:
     assert not may_have_schema(json.dumps({**CHAT, "user": "Jérôme “x”"}).encode())
+
+
+def test_a_large_body_is_not_looked_through_before_it_is_parsed_aside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[int] = []
+    monkeypatch.setattr(turns, "may_have_schema", lambda body: looked.append(len(body)))
+    assert [turns.weight(b" " * size) for size in (10, LARGE, LARGE + 1)] == [10, LARGE, LARGE + 1]
+    assert looked == [10]
