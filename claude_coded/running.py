@@ -221,7 +221,7 @@ class Run:
             self._course.hears(taken, self._used)
             events = self._ending(self._stopper.feed(self._activity.show(taken)), turn)
             self._said.add(events)
-            for batch in self._batches(events) if events or not taken else ():
+            for batch in in_batches(events, streamed=self.request.streamed) if events or not taken else ():
                 end = batch[-1] if batch else None
                 if isinstance(end, TurnFinished):
                     batch[-1] = await self._finish(plan, end)
@@ -237,12 +237,6 @@ class Run:
                 if self._lease is None and self._failure is not None:
                     raise self._failure  # it was not waited for any longer
             taken = await turn.take(self._runs.settings.server.keep_alive)
-
-    def _batches(self, events: list[AnswerEvent]) -> list[list[AnswerEvent]]:
-        """Return what is handed over at once: what comes before the end need not wait for the record."""
-        if self.request.streamed and len(events) > 1 and isinstance(events[-1], TurnFinished):
-            return [events[:-1], events[-1:]]
-        return [events]
 
     def _ending(self, events: list[AnswerEvent], turn: Turn) -> list[AnswerEvent]:
         """Return the events, with the end that the client's wishes make of it."""
@@ -550,6 +544,13 @@ class Run:
 
     def _complain(self, message: str, error: CodedError) -> None:
         log.warning(message, extra={"conversation": self.request.key.id, "error": error.message})
+
+
+def in_batches(events: list[AnswerEvent], *, streamed: bool) -> list[list[AnswerEvent]]:
+    """Return what is handed over at once: in a stream, the end alone waits for the record."""
+    if streamed and len(events) > 1 and isinstance(events[-1], TurnFinished):
+        return [events[:-1], events[-1:]]
+    return [events]
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,8 +123,7 @@ class TurnMetrics:
 
     def reach(self, what: str, **told: Any) -> None:  # noqa: ANN401 - the values of attributes
         """Take note of a step."""
-        if self._to_first is not None:
-            self._count_first()
+        self._count_first()
         if (step := self._steps.get(what)) is not None:
             step(**told)
 
