@@ -7,7 +7,7 @@ import pytest
 
 from tests.acceptance.conftest import Start
 from tests.support.client import Client, assistant, evict, function, user
-from tests.support.daemon import Daemon, Json, Model, eventually
+from tests.support.daemon import Daemon, Json, Model, command_line, eventually
 
 MODE, PLACE = "X-Claude-Permission-Mode", "X-Claude-Workspace"
 PWD = '[[tool Bash {"command": "pwd"}]] then [[result]]'
@@ -62,7 +62,7 @@ def test_a_mode_of_its_own_takes_no_spare_of_another(start: Start, model: Model,
     for number, mode in enumerate(("plan", "bypassPermissions", "dontAsk")):
         text = f"{name} {number} [[say ok]]"
         assert daemon.ask(text, headers={MODE: mode}).text == "ok"
-        assert f"--permission-mode {mode}" in " ".join(daemon.worker_of(model.session(text)).cmdline())
+        assert f"--permission-mode {mode}" in command_line(daemon.worker_of(model.session(text)))
 
 
 # Workspaces --------------------------------------------------------------------------------------------

@@ -170,7 +170,7 @@ def test_a_lost_transcript_is_made_up_for_by_the_daemons_own_record(
     daemon.ask("first [[say 1]]", name)
     session = model.session("first")
     assert daemon.delete(f"/conversations/{name}").ok
-    eventually(lambda: session not in str([worker.cmdline() for worker in daemon.workers()]))
+    eventually(lambda: not daemon.runs_session(session))
     (transcript,) = daemon.home.glob(f".claude/projects/*/{session}.jsonl")
     transcript.unlink()
     assert daemon.ask("second [[recall]]", name).said == ["first [[say 1]]", "second [[recall]]"]

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.acceptance.conftest import Start
-from tests.support.daemon import Daemon, eventually
+from tests.support.daemon import Daemon, command_line, eventually
 
 SHOWN = ("status", "ready", "workers", "conversations?all=true", "requests", "events", "config", "log-level")
 COMMANDS = ("config", "status", "events", "--json config", "--json conversations --all", "show first")
@@ -146,7 +146,7 @@ def test_keys_are_in_nothing_that_is_written_or_answered(make: Start, keys: Keys
     assert [b'"error"' in told for told in shown[-3:]] == [True, True, False]
     assert daemon.ask("[[say hi]]", "second").text == "hi"
     workers = eventually(daemon.workers)
-    shown += [" ".join(process.cmdline()).encode() for process in daemon.processes()]
+    shown += [command_line(process).encode() for process in daemon.processes()]
     environments = [str(worker.environ()).encode() for worker in workers]
     assert {tuple(keys.found(environment)) for environment in environments} == {("second",)}
     assert daemon.process is not None

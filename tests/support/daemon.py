@@ -381,12 +381,16 @@ class Daemon:
 
     def runs(self, command: str) -> bool:
         """Return whether a process of this command line is among the daemon's descendants."""
-        return any(_command(process) == command for process in self.processes())
+        return any(command_line(process) == command for process in self.processes())
 
     def worker_of(self, session: str) -> psutil.Process:
         """Return the CLI process that runs a session."""
-        (worker,) = [it for it in self.workers() if _session(_command(it)) == session]
+        (worker,) = [it for it in self.workers() if _session(command_line(it)) == session]
         return worker
+
+    def runs_session(self, session: str) -> bool:
+        """Return whether a CLI process runs a session."""
+        return session in map(_session, map(command_line, self.workers()))
 
     # Requests ------------------------------------------------------------------------------------------
 
@@ -466,7 +470,8 @@ def _executable(process: psutil.Process) -> str:
     return ""
 
 
-def _command(process: psutil.Process) -> str:
+def command_line(process: psutil.Process) -> str:
+    """Return the words of a process; nothing of one that has ended, also between two looks."""
     with contextlib.suppress(psutil.Error):
         return " ".join(process.cmdline())
     return ""

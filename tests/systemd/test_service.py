@@ -1,6 +1,5 @@
 """The system service under a real systemd, with real Claude Code processes."""
 
-import contextlib
 import json
 import re
 import shutil
@@ -12,7 +11,7 @@ import pytest
 
 from tests.support import caller
 from tests.support.booted import Booted
-from tests.support.daemon import Model, eventually
+from tests.support.daemon import Model, command_line, eventually
 from tests.support.installed import HOME, UNIT, Service
 from tests.support.wedge import Wedge
 from tests.systemd.conftest import Make
@@ -246,22 +245,13 @@ def test_a_killed_main_process_leaves_nothing(make: Make, system: Booted, name: 
         asked = threads.submit(service.ask, question, f"{name}-other")
         eventually(lambda: service.runs("sleep 84"))
         inside = service.members()
-        assert {"sleep 83", "sleep 84"} <= commands(inside)
+        assert {"sleep 83", "sleep 84"} <= set(map(command_line, inside))
         service.kill()
         with pytest.raises(Exception, match=r"disconnected|reset|closed"):
             asked.result()
     eventually(lambda: service.told("NRestarts") == "1" and service.told("SubState") == "running", 30)
     assert not any(process.is_running() for process in inside)
     assert service.ask("second [[recall]]", name).said == ["first [[say 1]]", "second [[recall]]"]
-
-
-def commands(processes: list[psutil.Process]) -> set[str]:
-    """Return the command lines of those that have not just ended."""
-    found = set()
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            found.add(" ".join(process.cmdline()))
-    return found
 
 
 def check_nothing_left(service: Service) -> None:
@@ -292,7 +282,7 @@ def test_each_worker_has_a_control_group_that_goes_with_it(make: Make, model: Mo
         assert {path.name for path in service.cgroup.iterdir() if path.is_dir()} == {"daemon", "worker-1"}
         assert [process.pid for process in service.members("daemon")] == [service.pid]
         left = service.members("worker-1")
-        assert {"sleep 85", "sleep 86"} <= commands(left)
+        assert {"sleep 85", "sleep 86"} <= set(map(command_line, left))
         worker.kill()
         assert asked.result().status == 502
     eventually(lambda: not (service.cgroup / "worker-1").exists())

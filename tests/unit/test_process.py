@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from claude_coded.process import Listener, Process
-from tests.support.daemon import eventually
+from tests.support.daemon import command_line, eventually
 
 
 @pytest.mark.parametrize("command", [["true", "a\0b"], ["/nowhere/true"], ["true", "x" * 200_000]])
@@ -47,8 +47,4 @@ def test_what_runs_but_cannot_be_watched_is_ended() -> None:
         asyncio.run(start())
     finally:
         asyncio.set_child_watcher(watcher)
-    eventually(lambda: not [child for child in psutil.Process().children() if runs(child, "1976")])
-
-
-def runs(process: psutil.Process, argument: str) -> bool:
-    return process.status() != psutil.STATUS_ZOMBIE and argument in process.cmdline()
+    eventually(lambda: "sleep 1976" not in map(command_line, psutil.Process().children()))
