@@ -97,10 +97,11 @@ class _Body:
     `length` is what was announced, None where nothing was; `bound` is in bytes, `seconds` are for all of it.
     """
 
-    __slots__ = ("_bound", "_first", "_receive", "_seconds")
+    __slots__ = ("_bound", "_first", "_length", "_receive", "_seconds")
 
     def __init__(self, receive: Receive, length: int | None, bound: int, seconds: float) -> None:
         self._receive = receive
+        self._length = length
         self._bound = bound
         self._seconds = seconds
         if length is not None and length > bound:
@@ -149,7 +150,7 @@ class _Body:
             if size > self._bound:
                 raise self._too_large(f"more than {self._bound} bytes", unread=more)
             keep(chunk)
-            if not more:
+            if not more or size == self._length:  # the server would say one round later that this was all
                 return
             message = await self._receive()
             number += 1
@@ -233,7 +234,7 @@ class _Exchange:
         if watch.cancelled():
             return
         if watch.exception() is None and watch.result()["type"] != _DISCONNECT:
-            self._watch_client()  # it was the empty body of a request that announced none
+            self._watch_client()  # it was the end of a body that was read, or announced to be empty
             return
         self._over.set()
         if not self._ended and self._task is not None:  # a disconnect is reported after a normal end, too

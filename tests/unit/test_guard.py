@@ -606,6 +606,21 @@ def test_any_chunking_gives_the_app_the_same_body(chunks: list[bytes]) -> None:
     assert bodies == [{"type": "http.request", "body": b"".join(chunks), "more_body": False}]
 
 
+@given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=20))
+def test_the_server_is_not_asked_for_what_comes_after_the_announced_length(chunks: list[bytes]) -> None:
+    whole = b"".join(chunks)
+
+    async def app(_scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, (await receive())["body"])
+
+    server = FakeServer(*chunks, b"")
+    length = (b"content-length", str(len(whole)).encode())
+    guard = ConnectionGuard(app, max_body=800, body_timeout=10)
+    asyncio.run(guard({"type": "http", "headers": [length]}, server.receive, server.send))
+    assert server.sent[1]["body"] == whole
+    assert [message["body"] for message in server.unread] == [b""]
+
+
 @pytest.mark.parametrize("size", [1, 1000])
 def test_others_run_while_a_body_comes_in_many_chunks_at_once(size: int) -> None:
     async def test() -> None:
