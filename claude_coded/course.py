@@ -46,10 +46,7 @@ class Course:
         self._stage = _Stage.ASKED
         self._spoke = False
         self._tools = 0
-
-    def reach(self, what: str, **told: object) -> None:
-        """Note a step in the span alone."""
-        self._span.reach(what, **told)
+        self.reach = span.reach  # a step that is noted in the span alone
 
     def waits(self, what: str) -> None:
         """Tell what it waits for: its conversation, or a worker."""

@@ -7,7 +7,7 @@ conversation stands, or waits for the client's tools, or is stopped.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -196,6 +196,7 @@ class Run:
         self._timer: asyncio.TimerHandle | None = None
         self._failure: CodedError | None = None
         self._handed = False  # its reader has what there was, and does not ask for more
+        self._untold: Collection[TurnEvent] = ()  # of what the reader has by now
 
     @property
     def progress(self) -> "Progress":
@@ -218,11 +219,13 @@ class Run:
             self._course.fails(error, self._used())
             raise
         while True:
-            self._course.hears(taken, self._used)
+            self._untold = taken
             events = self._ending(self._stopper.feed(self._activity.show(taken)), turn)
             self._said.add(events)
             for batch in in_batches(events, streamed=self.request.streamed) if events or not taken else ():
                 end = batch[-1] if batch else None
+                if isinstance(end, TurnFinished | TurnFailed):
+                    self._tell()
                 if isinstance(end, TurnFinished):
                     batch[-1] = await self._finish(plan, end)
                 elif isinstance(end, TurnFailed):
@@ -236,7 +239,14 @@ class Run:
                     return
                 if self._lease is None and self._failure is not None:
                     raise self._failure  # it was not waited for any longer
+            self._tell()
             taken = await turn.take(self._runs.settings.server.keep_alive)
+
+    def _tell(self) -> None:
+        """Tell what the answer has come to: the reader is not kept waiting for that."""
+        untold, self._untold = self._untold, ()
+        if untold:
+            self._course.hears(untold, self._used)
 
     def _ending(self, events: list[AnswerEvent], turn: Turn) -> list[AnswerEvent]:
         """Return the events, with the end that the client's wishes make of it."""
@@ -281,6 +291,7 @@ class Run:
         self._runs.part(self)
         if self._timer is not None:
             self._timer.cancel()
+        self._tell()
         if self._lease is None:
             self._course.is_left()
             self.done.set()

@@ -94,11 +94,15 @@ class Timed:
             phase.observe(seconds)
 
 
+ON_THE_WAY: Final = frozenset({"admitted", "planned", "granted", "asked", "answering"})
+"""The steps up to the first of an answer: they are noted, and counted with the next one after them."""
+
+
 class TurnMetrics:
     """One turn, as it goes on: a `tracing.TurnSpan`.
 
     All time since the step before goes to what the turn waited for until this one. A turn that begins again
-    goes on to count. What took the first token is counted with the step after it: that one is on its way.
+    goes on to count.
     """
 
     def __init__(self, turns: Turns, model: str, arrived: float) -> None:
@@ -106,39 +110,29 @@ class TurnMetrics:
         self._model = model
         self._last = arrived
         self._spent = [0.0] * len(Phase)
-        self._to_first: list[float] | None = None
         self._tools = 0
         self._ended = False
-        self._spend(Phase.DAEMON)
-        self._steps: dict[str, Callable[..., None]] = {
-            "admitted": self._admitted,
-            "planned": self._planned,
-            "granted": self._granted,
-            "asked": self._asked,
-            "answering": self._answering,
-            "lost": self._lost,
-            "execute_tool": self._used,
-            "answered": self._answered,
-        }
+        self._noted: list[tuple[str, float, dict[str, Any]]] = [("begun", turns.now(), {})]
 
     def reach(self, what: str, **told: Any) -> None:  # noqa: ANN401 - the values of attributes
         """Take note of a step."""
-        self._count_first()
-        if (step := self._steps.get(what)) is not None:
-            step(**told)
+        self._noted.append((what, self._turns.now(), told))
+        if what not in ON_THE_WAY:
+            self._count_steps()
 
     def end(self, error: str = "", **told: Any) -> None:  # noqa: ANN401 - the values of attributes
         """Count the turn, once."""
         if self._ended:
             return
         self._ended = True
-        self._count_first()
+        now = self._turns.now()
+        self._count_steps()
         turns = self._turns
         if error:
             outcome, reason = (ABANDONED, "") if error == ABANDONED else ("failed", error)
             turns.ended.labels(outcome, reason).inc()
         else:
-            self._spend(Phase.DAEMON)
+            self._spend(Phase.DAEMON, now)
             turns.whole.observe(self._spent)
             self._count(**told)
         turns.waits.observe(self._spent[Phase.QUEUE])
@@ -164,46 +158,45 @@ class TurnMetrics:
 
     # Steps ---------------------------------------------------------------------------------------------
 
-    def _admitted(self) -> None:
-        self._spend(Phase.QUEUE)
+    def _count_steps(self) -> None:
+        noted, self._noted = self._noted, []
+        for what, now, told in noted:
+            match what:
+                case "begun" | "planned":
+                    self._spend(Phase.DAEMON, now)
+                case "admitted":
+                    self._spend(Phase.QUEUE, now)
+                case "granted":
+                    self._granted(now, **told)
+                case "asked":
+                    self._asked(now, **told)
+                case "answering":
+                    self._answering(now, **told)
+                case "lost" | "answered":
+                    self._spend(Phase.CLI, now)
+                case "execute_tool":
+                    self._used(**told)
 
-    def _planned(self) -> None:
-        self._spend(Phase.DAEMON)
-
-    def _granted(self, *, age: float, **_: object) -> None:
+    def _granted(self, now: float, *, age: float, **_: object) -> None:
         """Take note of a worker; one that is younger than the wait for it was started within that."""
-        waited = self._turns.now() - self._last
-        self._spend(Phase.QUEUE, before=age if age < waited else 0.0)
-        self._spend(Phase.START)
+        self._spend(Phase.QUEUE, now - age if age < now - self._last else now)
+        self._spend(Phase.START, now)
 
-    def _asked(self, *, kind: str, hot: bool, **_: object) -> None:
-        self._spend(Phase.DAEMON)
+    def _asked(self, now: float, *, kind: str, hot: bool, **_: object) -> None:
+        self._spend(Phase.DAEMON, now)
         self._turns.match(kind, hot=hot)
 
-    def _answering(self, *, loaded: float | None, **_: object) -> None:
+    def _answering(self, now: float, *, loaded: float | None, **_: object) -> None:
         """Take note of the first of the answer. The process answered anything at all `loaded` seconds ago."""
-        waited = self._turns.now() - self._last
-        self._spend(Phase.START, before=min(waited, loaded or 0.0))
-        self._spend(Phase.CLI)
-        self._to_first = self._spent.copy()
-
-    def _count_first(self) -> None:
-        if self._to_first is not None:
-            self._turns.first.observe(self._to_first)
-            self._to_first = None
-
-    def _lost(self) -> None:
-        self._spend(Phase.CLI)
-
-    def _answered(self) -> None:
-        self._spend(Phase.CLI)
+        self._spend(Phase.START, now - min(now - self._last, loaded or 0.0))
+        self._spend(Phase.CLI, now)
+        self._turns.first.observe(self._spent)
 
     def _used(self, *, count: int, **_: object) -> None:
         self._turns.tools.labels("claude").inc(count - self._tools)
         self._tools = count
 
-    def _spend(self, phase: Phase, before: float = 0.0) -> None:
-        """Give a phase the time since the last step, up to so many seconds ago."""
-        until = self._turns.now() - before
+    def _spend(self, phase: Phase, until: float) -> None:
+        """Give a phase the time since the last step."""
         self._spent[phase] += max(0.0, until - self._last)
         self._last = max(until, self._last)

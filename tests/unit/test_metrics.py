@@ -165,8 +165,8 @@ def test_of_too_many_models_the_later_ones_are_others(counted: Counted) -> None:
 
 
 def test_turns_are_counted_by_how_their_history_met_what_is_known(counted: Counted) -> None:
-    counted.turn().asked(0, "branch", hot=True)
-    counted.turn().asked(0, "fresh", hot=False)
+    counted.turn().asked(0, "branch", hot=True).end(0, "failed")
+    counted.turn().asked(0, "fresh", hot=False).end(0, "failed")
     assert counted.value("history_matches_total", kind="branch", hot="true") == 1
     assert counted.value("history_matches_total", kind="fresh", hot="false") == 1
 
