@@ -2,9 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import inf
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from claude_coded.claude.protocol import Limits, Outfit
 from claude_coded.claude.toolbridge import qualified
@@ -18,12 +21,11 @@ BUFFER_LIMIT: Final = 512
 """Events of a turn that wait for their reader before the CLI's output is left in the pipe."""
 
 
-@dataclass(frozen=True, slots=True)
-class Manner:
+class Manner(Struct, frozen=True):
     """How a response is to be had: the client's tools, the model's limits, whether its form is set."""
 
-    tools: Tools = field(default_factory=Tools)
-    limits: Limits = field(default_factory=Limits)
+    tools: Tools = Tools()
+    limits: Limits = Limits()
     structured: bool = False
 
     @property
@@ -37,8 +39,7 @@ class Manner:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """What a turn writes: all of it once, in this order.
 
     `outfit` is None for a worker that serves the conversation already. `back` is taken back from the
@@ -49,7 +50,7 @@ class Ask:
 
     message: Message
     uuid: str
-    manner: Manner = field(default_factory=Manner)
+    manner: Manner = Manner()
     outfit: Outfit | None = None
     back: Sequence[Span] = ()
     seeds: Sequence[tuple[Message, str]] = ()

@@ -8,6 +8,8 @@ from enum import StrEnum
 from itertools import islice
 from typing import Any, Final
 
+from msgspec import Struct
+
 KEPT: Final = 2000
 """Events that are kept. A reader that falls further behind is told how many it has missed."""
 
@@ -48,8 +50,7 @@ class EventKind(StrEnum):
     CONVERSATION_DETACHED = "conversation.detached"
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """Something that happened. `number` counts from 1 with no gaps; `at` is in Unix seconds."""
 
     number: int

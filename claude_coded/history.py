@@ -7,11 +7,13 @@ has dropped.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from enum import Enum
+from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from claude_coded.turn import (
     ConversationKey,
@@ -103,8 +105,7 @@ def _other(part: ToolCall | ToolOutcome | Image | RemoteImage | Document) -> byt
 # What is known -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True, gc=False):
     """What a turn wrote into a session: the uuids of its first and its last message.
 
     `certain`: the session holds it, unless the CLI has compacted it, and then nothing can be taken back.
@@ -115,8 +116,7 @@ class Span:
     certain: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Unfinished:
+class Unfinished(Struct, frozen=True):
     """A turn that began and never finished.
 
     `spans` is what may have to be taken back from the session, the oldest first: a cut reaches the disk
@@ -130,8 +130,7 @@ class Unfinished:
     seen: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Struct, frozen=True):
     """A finished turn that a conversation stands at, or stood at.
 
     `digest` is of all that was said up to its end; `tools` counts the uses of Claude's own tools that its
@@ -153,8 +152,7 @@ class Head:
     whole: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Conversation:
+class Conversation(Struct, frozen=True):
     """A conversation as it is stored. `turns` counts the finished ones; times are Unix seconds.
 
     `generation` counts the sessions that it has had: a process serves one of them. An `ephemeral` one is
@@ -184,8 +182,7 @@ CANCELLED: Final = "The user did not wait for this call."
 # What a request says -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(Struct, frozen=True):
     """A request's messages: the past as the client tells it, and what it asks now.
 
     `digests` has one after each message of the past; `start` is where the chain begins. `ends` are the
@@ -234,7 +231,7 @@ MESSAGE_SIZE: Final = 250
 """Bytes for which a message counts where only their number is known."""
 
 
-class Way(Enum):
+class Way(StrEnum):
     """How a turn gets at a session that holds the history."""
 
     ANSWER = "answer"  # the turn that waits for the client's tools goes on
@@ -243,8 +240,7 @@ class Way(Enum):
     FRESH = "fresh"  # a new one
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """How a request meets its conversation.
 
     `back` is taken back from a session that is resumed, `back_hot` from a hot one, in order: with that a
@@ -276,7 +272,7 @@ class Plan:
         """
         if self.way is Way.FORK or any(span.certain for span in self.back_hot):
             return "branch"
-        return "rebuild" if self.way is Way.FRESH and self.seeds else self.way.value
+        return "rebuild" if self.way is Way.FRESH and self.seeds else self.way
 
     @property
     def written(self) -> tuple[Message, ...]:

@@ -1,8 +1,10 @@
 """How a request gets at a session that holds its history, and at a worker that suits it."""
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from claude_coded import history, workspaces
 from claude_coded.ask import Manner
@@ -38,8 +40,7 @@ REPLANNED: Final = (SessionMissing, RewindRefused, ParkLost, WorkerDied)
 """The failures of a plan after which there may be another one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
+class Located(Struct, frozen=True):
     """A request with its conversation: a known one, or a new one, which may begin with a fork.
 
     `points` are where to fork, the best first, and `workspace` is that of the sessions there.
@@ -51,8 +52,7 @@ class Located:
     workspace: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
+class Fit(Struct, frozen=True):
     """What a process is set up with: nothing of it changes while it is idle.
 
     `generation` counts the conversation's sessions. The client's tools could be changed, but not without a
@@ -67,8 +67,7 @@ class Fit:
     tools: tuple[ToolSpec, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Seat:
+class Seat(Struct, frozen=True):
     """What a worker has to be for a turn: a hot one of this fit, or one that is launched and set up so."""
 
     fit: Fit
@@ -125,7 +124,7 @@ def is_anothers(workspace: Path, profile: Profile, settings: Settings) -> bool:
 
     What lies in WORKSPACE_DIR is everybody's.
     """
-    others = {model.workspace for model in settings.models} - {profile.workspace}
+    others = [it.workspace for it in settings.models if it.workspace not in (None, profile.workspace)]
     return workspace in others and not workspace.is_relative_to(settings.claude.workspace)
 
 

@@ -8,11 +8,12 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Hashable
 from contextvars import Context
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from math import inf
 from typing import Any, Final
+
+from msgspec import Struct
 
 from claude_coded import scheduler as s
 from claude_coded.claude.launch import Launch
@@ -38,8 +39,7 @@ def _unheard(_: str) -> None:
     """Tell nobody."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(Struct, frozen=True):
     """A worker that belongs to a ticket until it is given back, which has to happen exactly once."""
 
     pool: "Pool"
@@ -56,8 +56,7 @@ class Lease:
         self.pool.post(s.TurnParked(self.ticket))
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(Struct, frozen=True):
     """A ticket that has its conversation. `acquire` or `withdraw` is to follow."""
 
     pool: "Pool"

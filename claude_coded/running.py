@@ -336,7 +336,7 @@ class Run:
     ) -> tuple[Turn, Plan, list[TurnEvent]]:
         """Ask the worker, and wait for the turn's first events."""
         ask = self._answer if plan.way is Way.ANSWER else self._ask
-        self._course.starts(lease.worker.name, plan.way.value, hot=lease.hot)
+        self._course.starts(lease.worker.name, plan.way, hot=lease.hot)
         self._turn = turn = await ask(lease, known, plan, seat)
         if self._timer is None:
             timeout = self._runs.settings.turns.timeout
@@ -367,7 +367,7 @@ class Run:
         marked = store.mark(self.request.key, ask.span)
         if not marked:
             await asyncio.shield(store.begin(self._begun(lease, known, plan, seat, ask.span)))
-        self._course.reach("asked", kind=plan.kind, way=plan.way.value, hot=lease.hot)
+        self._course.reach("asked", kind=plan.kind, way=plan.way, hot=lease.hot)
         try:
             return await lease.worker.begin(ask)
         finally:
@@ -429,7 +429,7 @@ class Run:
         outcomes = [part for part in asked.parts if isinstance(part, ToolOutcome)]
         order = [outcome.id for outcome in history.outcomes(self._told)]
         outcomes.sort(key=lambda outcome: order.index(outcome.id))
-        self._course.reach("asked", kind=plan.kind, way=plan.way.value, hot=lease.hot)
+        self._course.reach("asked", kind=plan.kind, way=plan.way, hot=lease.hot)
         turn = await lease.worker.answer(outcomes, self._planner.manner)
         await asyncio.shield(self._runs.store.begin(self._begun(lease, known, plan, seat, plan.base.span)))
         return turn
@@ -456,9 +456,7 @@ class Run:
             last_used_at=now,
             usage=known.usage if known else Usage(),
             # Should this be taken up again, the cut may have been made already.
-            unfinished=Unfinished(
-                (*(replace(it, certain=False) for it in plan.back), span), lead, plan.asked
-            ),
+            unfinished=Unfinished((*(Span(it.first, it.last) for it in plan.back), span), lead, plan.asked),
             head=plan.base,
             generation=seat.fit.generation,
             hint=self.request.hint,

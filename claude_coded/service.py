@@ -9,11 +9,13 @@ import logging
 import shutil
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from glob import glob
 from math import inf
 from pathlib import Path
 from typing import Final
+
+from msgspec.structs import replace
 
 from claude_coded import history, workspaces
 from claude_coded.aside import Aside

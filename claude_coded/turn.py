@@ -13,6 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import orjson
 from msgspec import Struct
 
@@ -111,8 +112,7 @@ class Prompting(Enum):
     REPLACING = "replacing"  # stands in its place
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(Struct, frozen=True):
     """A kind of worker that a model name chooses.
 
     `name` is the name under which the API lists it; `model` is what the CLI's `set_model` takes (None:
@@ -158,8 +158,7 @@ class ToolSpec(Struct, frozen=True):
     strict: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Tools:
+class Tools(Struct, frozen=True):
     """The client's tools that may be called in this turn.
 
     With `required` the answer has to call one. Without `parallel` it calls one at a time.
@@ -170,8 +169,7 @@ class Tools:
     parallel: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Struct, frozen=True):
     """What else a client asks of a turn.
 
     The answer ends before the first of the `stop` texts, and after `max_tokens`. With a `schema` (the JSON
@@ -187,8 +185,7 @@ class Options:
     workspace: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class After:
+class After(Struct, frozen=True):
     """The finished turn that a request goes on after. `digest` is of all that was said by then."""
 
     key: ConversationKey
@@ -196,8 +193,7 @@ class After:
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class TurnRequest:
+class TurnRequest(Struct, frozen=True):
     """One request, checked and in neutral terms.
 
     `system` is None when the client sent no system text, which leaves an earlier one standing.
@@ -223,12 +219,11 @@ class TurnRequest:
     tools: Tools = Tools()
     options: Options = Options()
     size: int = 0
-    trace: Mapping[str, str] = field(default_factory=dict)
+    trace: Mapping[str, str] = msgspec.field(default_factory=dict)
     arrived: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True, gc=False):
     """Tokens of one turn. `input` counts everything that the model read, cache reads and writes included."""
 
     input: int = 0
@@ -259,22 +254,19 @@ class FinishReason(Enum):
     REFUSAL = "refusal"
 
 
-@dataclass(frozen=True, slots=True)
-class TextDelta:
+class TextDelta(Struct, frozen=True, gc=False):
     """A piece of the answer."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReasoningDelta:
+class ReasoningDelta(Struct, frozen=True, gc=False):
     """A piece of the model's thinking."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCallStarted:
+class ToolCallStarted(Struct, frozen=True, gc=False):
     """The answer calls a tool of the client's: its `index`th call, from 0, under the client's name for it."""
 
     index: int
@@ -282,16 +274,14 @@ class ToolCallStarted:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCallDelta:
+class ToolCallDelta(Struct, frozen=True, gc=False):
     """A piece of the JSON text of a call's arguments."""
 
     index: int
     arguments: str
 
 
-@dataclass(frozen=True, slots=True)
-class ToolActivity:
+class ToolActivity(Struct, frozen=True, gc=False):
     """Claude's own use of a tool: a call when `failure` is None, else how that call failed."""
 
     name: str
@@ -312,8 +302,7 @@ class TurnFinished:
     at: float = field(default=0.0, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class TurnFailed:
+class TurnFailed(Struct, frozen=True):
     """The turn ended badly; always the last event."""
 
     error: CodedError

@@ -23,9 +23,11 @@ Facts checked on Claude Code 2.1.330:
 import importlib.util
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from claude_coded.claude.toolbridge import SERVER
 from claude_coded.errors import ConfigurationError
@@ -59,8 +61,7 @@ TRANSCRIPTS: Final = "~/.claude/projects"
 """Where they are unless CLAUDE_CONFIG_DIR says otherwise, as the CLI's settings name it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(Struct, frozen=True):
     """What the arguments of a worker depend on. Spares of one Launch serve any new conversation of it.
 
     `session` is set when the process is to resume one; a fresh process gets its session id at the spawn.

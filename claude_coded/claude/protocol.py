@@ -5,13 +5,13 @@ Also the life of a worker: its states and which may follow which.
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from itertools import count
 from typing import Any, Final
 
 import msgspec
 import orjson
+from msgspec import Struct
 
 from claude_coded.claude.toolbridge import LIST_CHANGED, SERVER, Reply, qualified
 from claude_coded.claude.wire import ControlRequest, Line, LineSplitter, messages
@@ -30,7 +30,7 @@ from claude_coded.turn import (
 )
 
 
-class WorkerState(Enum):
+class WorkerState(StrEnum):
     """Where a worker stands."""
 
     SPAWNING = "spawning"
@@ -60,8 +60,7 @@ TRANSITIONS: Final[Mapping[WorkerState, frozenset[WorkerState]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One step of a worker's story; `at` is in seconds of the caller's clock."""
 
     at: float
@@ -85,17 +84,16 @@ class Life:
     def transition(self, to: WorkerState, why: str, now: float) -> None:
         """Go to a state. Raises IllegalTransition, which says how the worker came to where it is."""
         if to not in TRANSITIONS[self.state]:
-            raise IllegalTransition(f"{self.state.value} -> {to.value} ({why}) after {self.tell()}")
+            raise IllegalTransition(f"{self.state} -> {to} ({why}) after {self.tell()}")
         self.state = to
         self.story.append(Step(now, to, why))
 
     def tell(self) -> str:
         """Return the story in one line."""
-        return ", ".join(f"{step.state.value} ({step.why})" for step in self.story)
+        return ", ".join(f"{step.state} ({step.why})" for step in self.story)
 
 
-@dataclass(frozen=True, slots=True)
-class Setup:
+class Setup(Struct, frozen=True):
     """What the `initialize` request fixes for the life of a process."""
 
     system: str = ""
@@ -123,17 +121,15 @@ class Setup:
         return fields
 
 
-@dataclass(frozen=True, slots=True)
-class Outfit:
+class Outfit(Struct, frozen=True):
     """All that a process is given before its first message. `model` is chosen before the setup."""
 
-    setup: Setup = field(default_factory=Setup)
+    setup: Setup = Setup()
     model: str | None = None
     tools: tuple[ToolSpec, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """What a turn's requests to the model are made with; None is the CLI's own choice."""
 
     max_tokens: int | None = None

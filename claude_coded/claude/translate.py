@@ -5,10 +5,11 @@ between them; their texts are joined by a blank line.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from claude_coded.claude.calls import Calls
 from claude_coded.claude.toolbridge import PREFIX
@@ -63,8 +64,7 @@ OVERLOAD_RETRY: Final = 15.0
 """Seconds that a client is asked to wait; the CLI does not hand on what the API asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(Struct, frozen=True):
     """What a client asked of a response that shows in how it is told.
 
     `tools` are its own by the names that the model sees; it takes several calls at once if `parallel`.
@@ -72,7 +72,7 @@ class Terms:
     structured output, and text beside it is no more than thinking aloud.
     """
 
-    tools: Mapping[str, ToolSpec] = field(default_factory=dict)
+    tools: Mapping[str, ToolSpec] = msgspec.field(default_factory=dict)
     parallel: bool = True
     limited: bool = False
     structured: bool = False

@@ -5,8 +5,9 @@ import base64
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
 
 from claude_coded.errors import InvalidRequest, UnsupportedParameter
 from claude_coded.fetch.addresses import Network, Unreachable

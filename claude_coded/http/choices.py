@@ -15,9 +15,10 @@ setting is another, and for the setting this is checked at the start.
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Final
+
+from msgspec.structs import replace
 
 from claude_coded import workspaces
 from claude_coded.errors import Forbidden, InvalidRequest

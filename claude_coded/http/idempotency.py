@@ -11,10 +11,13 @@ import math
 import re
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from claude_coded.errors import IdempotencyKeyReused, InvalidRequest
 from claude_coded.http.batches import Batches
@@ -30,8 +33,7 @@ _EVENT_BYTES: Final = 150
 """About what an event takes in memory beside its text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """What a request with a key asks for: `digest` is that of everything which decides about its turn."""
 
     tenant: str
@@ -52,8 +54,7 @@ class Claim:
         return cls(tenant, key, digest.digest())
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(Struct, frozen=True):
     """A turn that has its conversation, and its events as one reader takes them.
 
     `serial` makes the ids of its answer, `created` is in Unix seconds.

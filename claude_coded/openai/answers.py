@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from msgspec import Struct
+
 from claude_coded.openai.wire import DONE, encode, error_event, usage_object
 from claude_coded.turn import (
     AnswerEvent,
@@ -25,8 +27,7 @@ FINISH: Final[Mapping[FinishReason, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(Struct, frozen=True):
     """What all chunks of an answer, or its completion, share. `created` in Unix seconds.
 
     `functions`: the client knows the deprecated `function_call` only, of which an answer has one at most.

@@ -1,6 +1,5 @@
 """Chat completions: a request -> a TurnRequest's parts."""
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 from msgspec import Struct
@@ -33,8 +32,7 @@ class ChatBody(Struct, frozen=True):
     prompt_cache_key: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
+class ChatRequest(Struct, frozen=True):
     """A checked request. `conversation` is the model's suffix, if it has one.
 
     `hint` tells apart who asks, where equal histories have to be told apart; `store` false leaves nothing.

@@ -108,6 +108,9 @@ FIELDS: Final[Mapping[str, Rule]] = {
 }
 
 
+UNKNOWN: Final = Rule(Treatment.IGNORED)
+
+
 def review(body: Mapping[str, Any], table: Mapping[str, Rule] = FIELDS) -> list[str]:
     """Return the names of the fields that are ignored, those that nobody knows included.
 
@@ -115,7 +118,7 @@ def review(body: Mapping[str, Any], table: Mapping[str, Rule] = FIELDS) -> list[
     """
     let_be = []
     for name, value in body.items():
-        rule = table.get(name, Rule(Treatment.IGNORED))
+        rule = table.get(name, UNKNOWN)
         if value is None or rule.treatment is Treatment.HONOURED:
             continue
         _check(name, value, rule)

@@ -1,10 +1,10 @@
 """The client's tools: `tools` and what is said of them, and the deprecated `functions`."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from claude_coded.errors import InvalidRequest, UnsupportedParameter
 from claude_coded.openai.schemas import SchemaCheck, object_schema

@@ -1,8 +1,9 @@
 """What the scheduler is told and what it decides: settings, events and actions, as data."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from claude_coded.turn import ConversationKey
 
@@ -46,8 +47,7 @@ class StopReason(Enum):
     OUTDATED = "outdated"  # started with settings that have changed
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """The pool's settings. Times in seconds; an `idle_timeout` or `park_timeout` of 0 is never.
 
     `starts` is how many processes may load at once: more than there are CPUs make all of them late.
@@ -72,8 +72,7 @@ class Limits:
         return self.size - self.spare_target
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
+class Want(Struct, frozen=True):
     """Which worker suits a ticket.
 
     `fit` is what a hot worker of the conversation must have been set up with. `launch` is how a process
@@ -91,8 +90,7 @@ class Want:
 # Events ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class TurnRequested:
+class TurnRequested(Struct, frozen=True):
     """A request asks for its conversation.
 
     `hold` is an operator's, who wants no worker: while that one has the conversation, others are refused.
@@ -103,100 +101,86 @@ class TurnRequested:
     hold: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerWanted:
+class WorkerWanted(Struct, frozen=True):
     """An admitted ticket says which worker suits it."""
 
     ticket: int
     want: Want
 
 
-@dataclass(frozen=True, slots=True)
-class TicketCancelled:
+class TicketCancelled(Struct, frozen=True):
     """Who asked is gone, or cannot go on; the ticket holds no worker."""
 
     ticket: int
 
 
-@dataclass(frozen=True, slots=True)
-class TurnEnded:
+class TurnEnded(Struct, frozen=True):
     """A ticket gives its worker back; `keep` says whether the conversation can go on in it."""
 
     ticket: int
     keep: bool
 
 
-@dataclass(frozen=True, slots=True)
-class TurnParked:
+class TurnParked(Struct, frozen=True):
     """A turn waits for its client; the worker keeps it, the conversation is free for the next request."""
 
     ticket: int
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerReady:
+class WorkerReady(Struct, frozen=True):
     """A process runs."""
 
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerLoaded:
+class WorkerLoaded(Struct, frozen=True):
     """A process has answered for the first time: its start takes no more of the CPU."""
 
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerPrepared:
+class WorkerPrepared(Struct, frozen=True):
     """A preparation has ended; where it `failed` the process is of no use."""
 
     worker: int
     failed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerStirred:
+class WorkerStirred(Struct, frozen=True):
     """A worker works unasked (`pending`: it may start to at any time), or has settled again."""
 
     worker: int
     pending: bool
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerExited:
+class WorkerExited(Struct, frozen=True):
     """A process is gone; `failed` when it never got as far as to serve."""
 
     worker: int
     failed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class EvictRequested:
+class EvictRequested(Struct, frozen=True):
     """An operator or client wants a conversation's worker released."""
 
     conversation: ConversationKey
 
 
-@dataclass(frozen=True, slots=True)
-class ReleaseRequested:
+class ReleaseRequested(Struct, frozen=True):
     """An operator wants a worker stopped, at the end of its turn if one runs; who waits gets another."""
 
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
-class DrainRequested:
+class DrainRequested(Struct, frozen=True):
     """Nothing new is taken; what runs goes on."""
 
 
-@dataclass(frozen=True, slots=True)
-class ResumeRequested:
+class ResumeRequested(Struct, frozen=True):
     """New turns are taken again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Configured:
+class Configured(Struct, frozen=True):
     """The settings have changed. With `renew` no worker that was started before it serves a further turn.
 
     A turn that waits for its client's tools, then or later, is still answered.
@@ -207,8 +191,7 @@ class Configured:
     renew: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(Struct, frozen=True):
     """Time has passed."""
 
 
@@ -234,15 +217,13 @@ Event = (
 # Actions -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Admit:
+class Admit(Struct, frozen=True):
     """The ticket has its conversation; a WorkerWanted or TicketCancelled is to follow."""
 
     ticket: int
 
 
-@dataclass(frozen=True, slots=True)
-class Assign:
+class Assign(Struct, frozen=True):
     """The ticket has a worker, `hot` if it has served this conversation; a TurnEnded is to follow."""
 
     ticket: int
@@ -250,8 +231,7 @@ class Assign:
     hot: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
+class Reject(Struct, frozen=True):
     """The ticket gets none; `retry_after` in seconds."""
 
     ticket: int
@@ -259,16 +239,14 @@ class Reject:
     retry_after: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Spawn:
+class Spawn(Struct, frozen=True):
     """Start a process; a WorkerReady or WorkerExited is to follow."""
 
     worker: int
     launch: Hashable
 
 
-@dataclass(frozen=True, slots=True)
-class Prepare:
+class Prepare(Struct, frozen=True):
     """Set a spare up for a conversation that is expected; a WorkerPrepared or WorkerExited is to follow.
 
     The spare may be assigned before that, to a ticket that wants this outfit.
@@ -278,8 +256,7 @@ class Prepare:
     outfit: Hashable
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(Struct, frozen=True):
     """End a process; a WorkerExited is to follow."""
 
     worker: int

@@ -96,7 +96,7 @@ SCHEMAS_THAT_TAKE_LONG = {
 def test_no_schema_takes_long_to_check(schema: Any) -> None:
     began = time.process_time()
     fault_of(json.dumps({"type": "object", **schema}))
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 6
 
 
 def test_a_large_schema_is_checked_to_its_end() -> None:

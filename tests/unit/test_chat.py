@@ -2,13 +2,13 @@
 
 import contextlib
 import json
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from claude_coded.errors import InvalidRequest, UnsupportedParameter
 from claude_coded.history import chain

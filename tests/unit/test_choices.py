@@ -3,13 +3,13 @@
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from claude_coded.errors import CodedError, Forbidden, InvalidRequest
 from claude_coded.http.choices import WITHIN, choose

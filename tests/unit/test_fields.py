@@ -1,9 +1,9 @@
 """Every field of OpenAI's request stands in the table, and what the table says of it is done."""
 
-from dataclasses import asdict
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from claude_coded.errors import InvalidRequest, UnsupportedParameter
 from claude_coded.openai.chat import parse_chat
@@ -142,7 +142,7 @@ def test_what_is_honoured_makes_another_request(name: str) -> None:
         parse_chat(body(**{key: value for key, value in fields.items() if kept or key != name}))
         for kept in (True, False)
     )
-    assert asdict(with_it) != asdict(without)
+    assert with_it != without
     assert not with_it.ignored
 
 
@@ -153,7 +153,7 @@ def test_what_is_ignored_is_named(name: str, value: object) -> None:
     chat = parse_chat(body(**{name: value}))
     assert chat.ignored == [name]
     hint = value if name in {"user", "prompt_cache_key"} else ""
-    assert {**asdict(chat), "ignored": []} == {**asdict(parse_chat(body())), "hint": hint}
+    assert replace(chat, ignored=[]) == replace(parse_chat(body()), hint=hint)
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name in REFUSED for value in REFUSED[name][0]])

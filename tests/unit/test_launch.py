@@ -1,9 +1,9 @@
 """The CLI's executable, arguments and environment."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from claude_coded.claude.launch import (
     Launch,

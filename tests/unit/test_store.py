@@ -5,11 +5,11 @@ import resource
 import sqlite3
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from claude_coded.accounts import Account
 from claude_coded.errors import ConfigurationError, NotRecorded

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
+from msgspec import Struct
 
 from claude_coded.errors import CodedError
 from claude_coded.openai.responses.request import ResponseRequest
@@ -67,8 +68,7 @@ REPEATED: Final[Mapping[str, Any]] = {
 """The fields of a request that its response repeats, with what they are where they were not sent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Struct, frozen=True):
     """What all of a response's events share. `serial` is unique, `created` in Unix seconds."""
 
     serial: str
@@ -131,8 +131,7 @@ def _tool(tool: Mapping[str, Any]) -> Json:
             return dict(tool)
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """An event of the stream, without its number."""
 
     type: str

@@ -1,7 +1,6 @@
 """Responses: a request -> a TurnRequest's parts, and what the response repeats of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
@@ -97,8 +96,7 @@ class ResponseBody(Struct, frozen=True):
     prompt_cache_key: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseRequest:
+class ResponseRequest(Struct, frozen=True):
     """A checked request. `conversation` is named by the field of that name, else by the model's suffix.
 
     `body` is what was sent, and `fields` are its fields without the input, to be repeated in the response.

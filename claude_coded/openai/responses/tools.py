@@ -1,10 +1,10 @@
 """The tools of a response: functions and custom tools, in namespaces or not, and what is not offered."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from claude_coded.errors import InvalidRequest, UnsupportedParameter
 from claude_coded.openai.schemas import SchemaCheck, object_schema
@@ -83,8 +83,7 @@ class ToolFields(Struct, frozen=True):
     parallel_tool_calls: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(Struct, frozen=True):
     """What a client calls a tool of its own by."""
 
     name: str
@@ -92,8 +91,7 @@ class Named:
     custom: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Toolbox:
+class Toolbox(Struct, frozen=True):
     """The tools that may be called, and by the name that the turn has for each what the client calls it by.
 
     `ignored` names those that are not offered.
