@@ -126,7 +126,10 @@ class Turn:
         elif isinstance(message, User) and message.synthetic and message.parent_tool_use_id is None:
             self._note(message.uuid)
         self._heard = True
+        answering = self._translator.answering
         self._tell(self._translator.feed(message))
+        if self._translator.answering and not answering:
+            self._wake()
 
     def called(self) -> None:
         """Take note that the CLI has asked for a call of the client's tools."""
@@ -155,7 +158,8 @@ class Turn:
     async def take(self, seconds: float = inf) -> list[TurnEvent]:
         """Return what has come since the last call; the turn's end is the last of all.
 
-        That is at least one event, or none when none came within so many seconds.
+        That is at least one event; none when none came within so many seconds, or when the model begins to
+        answer: what there is to do before its first word can be done before it is there.
         """
         if not self._events:
             await self._wait(seconds)

@@ -197,6 +197,7 @@ class Run:
         self._failure: CodedError | None = None
         self._handed = False  # its reader has what there was, and does not ask for more
         self._untold: Collection[TurnEvent] = ()  # of what the reader has by now
+        self._answering = False
 
     @property
     def progress(self) -> "Progress":
@@ -209,8 +210,9 @@ class Run:
         return self._before + self._turn.usage if self._turn is not None else self._before
 
     async def events(self) -> AsyncIterator[list[AnswerEvent]]:
-        """Yield the turn's events, none where nothing came for the time between two signs of life.
+        """Yield the turn's events.
 
+        None where the model begins to answer, or where nothing came for the time between two signs of life.
         Raises CodedError for what goes wrong before the model is asked.
         """
         try:
@@ -220,6 +222,7 @@ class Run:
             raise
         while True:
             self._untold = taken
+            self._note_first(taken)
             events = self._ending(self._stopper.feed(self._activity.show(taken)), turn)
             self._said.add(events)
             for batch in in_batches(events, streamed=self.request.streamed) if events or not taken else ():
@@ -241,6 +244,12 @@ class Run:
                     raise self._failure  # it was not waited for any longer
             self._tell()
             taken = await turn.take(self._runs.settings.server.keep_alive)
+
+    def _note_first(self, taken: list[TurnEvent]) -> None:
+        if self._answering or not taken or isinstance(taken[0], TurnFailed) or self._lease is None:
+            return
+        self._answering = True
+        self._course.reach("answering", loaded=self._lease.worker.loaded)
 
     def _tell(self) -> None:
         """Tell what the answer has come to: the reader is not kept waiting for that."""
@@ -344,10 +353,9 @@ class Run:
         if self._failure is not None:
             turn.fail(self._failure)
         first = await turn.take()
-        if not isinstance(first[0], TurnFailed):
-            self._course.reach("answering", loaded=lease.worker.loaded)
-        if not turn.begun and isinstance(first[0], TurnFailed) and isinstance(first[0].error, WorkerDied):
-            raise first[0].error
+        failed = first[0].error if first and isinstance(first[0], TurnFailed) else None
+        if isinstance(failed, WorkerDied) and not turn.begun:
+            raise failed
         return turn, plan, first
 
     def _conclude_lost(self) -> None:

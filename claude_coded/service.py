@@ -192,7 +192,8 @@ class TurnService:
     async def run(self, located: Located) -> AsyncIterator[list[AnswerEvent]]:
         """Yield a turn's events in batches, each what has come since the last; the end comes last.
 
-        A batch is empty where nothing came for so long that its client wants a sign of life.
+        A batch is empty where the model begins to answer, and where nothing came for so long that its client
+        wants a sign of life.
         Every failure is a TurnFailed. Giving up the iteration ends the turn: close it (`aclosing`).
         """
         run = Run(self._runs, located)

@@ -75,7 +75,7 @@ class ServerSettings:
         f"{PREFIX}HEADER_HOLD_MS",
         read.seconds,
         10.0,
-        "How long the status line waits for the first event, so that early errors have a real status.",
+        "How long the status line waits for the answer's beginning: errors before have a real status.",
         unit="ms",
     )
     keep_alive: float = setting(

@@ -96,6 +96,7 @@ class Translator:
         self.ended = False
         self.parked = False
         self.astray = False
+        self.answering = False  # the model has begun to, whatever it may say
         self.calls = Calls(terms.tools, parallel=terms.parallel)
         self.started = False
         self.cost_total = cost_before
@@ -146,7 +147,7 @@ class Translator:
     def go_on(self, terms: Terms) -> list[TurnEvent]:
         """Begin the next response of a parked turn; return the events that there are already."""
         self._terms = terms
-        self.parked = self._wrote = self._separate = False
+        self.parked = self.answering = self._wrote = self._separate = False
         events, self._later = self._later, []
         if told := self.calls.go_on(terms.tools, parallel=terms.parallel):
             self._out = [*events, *told]
@@ -201,7 +202,7 @@ class Translator:
             self.astray |= self.parked
             self._streamed = event.message.id if event.message else ""
             self._input = _usage(event.message.usage if event.message else None)
-            self._streaming = True
+            self._streaming = self.answering = True
             self._start_reply()
 
     def _delta(self, delta: Delta, event: ApiEvent) -> None:

@@ -48,7 +48,10 @@ class Batches:
             self._first = asyncio.get_running_loop().create_task(self._get_first())
 
     async def next(self, seconds: float) -> list[AnswerEvent] | None:
-        """Return the next batch; None when none came in time: the first within so many seconds."""
+        """Return the next batch; None when none came in time: the first within so many seconds.
+
+        The first one is empty where the model has begun to answer and nothing is there yet.
+        """
         if failed := self._failed():
             return failed
         if self._begun:

@@ -202,13 +202,18 @@ class EventStream:
     async def _next(self) -> bytes:
         if not self._begun:
             self._begun = True
-            return self._start + (await self._encode(self._first) if self._first else KEEP_ALIVE)
+            return self._start + await self._begin()
         if self._ended:
             # The turn's iterator is run to its end: it concludes the turn.
             await self.close()
             raise StopAsyncIteration
         events = await self._batches.next(self._keep_alive)
-        return KEEP_ALIVE if events is None else await self._encode(events)
+        return await self._encode(events) if events else KEEP_ALIVE
+
+    async def _begin(self) -> bytes:
+        if self._first is None:
+            return KEEP_ALIVE
+        return await self._encode(self._first) if self._first else b""  # the model begins to answer
 
     async def _encode(self, events: list[AnswerEvent]) -> bytes:
         self._ended = isinstance(events[-1], TurnFinished | TurnFailed)

@@ -251,8 +251,8 @@ async def talk_to(launch: Launch, model: Model, home: Path, turns: Callable[[Say
     async def say(*messages: Message) -> None:
         seeds = [(message, str(uuid4())) for message in messages[:-1]]
         turn = await worker.begin(Ask(messages[-1], str(uuid4()), outfit=outfits.pop(0), seeds=seeds))
-        while not isinstance((events := await turn.take())[-1], TurnFinished):
-            assert events
+        while not any(isinstance(event, TurnFinished) for event in await turn.take()):
+            pass
         assert worker.settle()
 
     try:

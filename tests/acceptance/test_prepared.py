@@ -247,7 +247,7 @@ def test_a_turn_that_comes_during_a_preparation_waits_for_its_end(tmp_path: Path
             asked = Ask(Message.of(Role.USER, "hello [[recall]]"), str(uuid4()), outfit=outfit)
             turn = await bench.worker.begin(asked)
             assert bench.prepared.result()
-            while not isinstance((await turn.take())[-1], TurnFinished):
+            while not any(isinstance(event, TurnFinished) for event in await turn.take()):
                 pass
             assert not bench.worker.rehearsed
 

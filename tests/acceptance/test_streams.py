@@ -95,6 +95,15 @@ def test_a_model_that_says_nothing_for_long_does_not_hold_the_headers_for_ever(
     assert stream.text == "late"
 
 
+def test_a_stream_begins_when_the_model_does_before_its_first_word(daemon: Daemon, name: str) -> None:
+    with daemon.stream("[[pause 1500]] [[say late]]", name) as stream:
+        assert json.loads(next(stream.lines()).removeprefix("data: "))["choices"][0]["delta"]["role"]
+        begun = time.monotonic()
+        stream.until("late")
+        assert time.monotonic() - begun > 1
+        assert not any(line.startswith(":") for line in stream.raw)
+
+
 def test_an_early_error_of_a_stream_has_a_real_status(quick: Daemon, name: str) -> None:
     quick.ask("[[say warm]]", name)
     response = raw(quick, "[[error 400 saying no such thing]]", name)

@@ -18,27 +18,32 @@ PACE = 0.02
 
 
 class Speaker:
-    """A turn, and what the CLI says of it: `pieces`, a delta each but for the first and the last one."""
+    """A turn, and what the CLI says of it: `pieces`, a delta each but for the first and the last one.
 
-    def __init__(self, words: int) -> None:
+    The first one has been said already, if the model has `begun` to answer.
+    """
+
+    def __init__(self, words: int, *, begun: bool = True) -> None:
         uuid = str(uuid4())
         translator = Translator(uuid, retries=3)
         self.turn = Turn(Ask(Message.of(Role.USER, "hello"), uuid), translator, lambda: None)
         content = [{"type": "text", "text": f"[[words {words}]] [[delay 20]]"}]
         said = reply(json.dumps({"type": "user", "uuid": uuid, "message": {"content": content}}).encode())
         assert said is not None
-        first, *self._pieces = said.pieces
-        self._feed(first)
+        self.pieces = list(said.pieces)
+        if begun:
+            self.say()
 
     def say(self) -> None:
         """Say the next piece."""
-        self._feed(self._pieces.pop(0))
+        self.feed(self.pieces.pop(0))
 
     async def take(self, seconds: float) -> list[str]:
         """Return the texts that have come."""
         return [event.text for event in await self.turn.take(seconds) if isinstance(event, TextDelta)]
 
-    def _feed(self, piece: bytes) -> None:
+    def feed(self, piece: bytes) -> None:
+        """Say some lines."""
         for line in piece.splitlines():
             message = parse(line)
             assert message is not None
@@ -87,6 +92,20 @@ def test_who_waits_less_than_before_is_told_in_time() -> None:
         return loop.now
 
     assert virtual.run(read()) == pytest.approx(1 + PATIENCE / 10)
+
+
+def test_who_waits_is_woken_when_the_model_begins_and_then_by_its_words() -> None:
+    async def read() -> None:
+        loop, speaker = virtual.loop(), Speaker(2, begun=False)
+        *before, begins, content = speaker.pieces.pop(0).splitlines()
+        for after, line in enumerate((b"\n".join(before), begins, content, speaker.pieces.pop(0))):
+            loop.call_later(after + 1, speaker.feed, line)
+        assert await speaker.turn.take() == []
+        assert loop.now == pytest.approx(2)
+        assert await speaker.turn.take() == [TextDelta("w0 ")]
+        assert loop.now == pytest.approx(4)
+
+    virtual.run(read())
 
 
 def test_who_waits_without_end_is_not_woken() -> None:
