@@ -81,12 +81,33 @@ class Scheduler:
     _respite: float = 0.0  # the next one after the end of a spare that nobody has asked for
     _blocked_until: float = 0.0
     _starved: bool = False  # a ticket waits for a place, and nobody is to give one
+    _handlers: Mapping[type, Callable[[Any, float], Iterable[Action]]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._handlers = {
+            TurnRequested: self._requested,
+            WorkerWanted: self._wanted,
+            TicketCancelled: self._cancelled,
+            TurnEnded: self._ended,
+            TurnParked: self._parked,
+            WorkerReady: self._ready,
+            WorkerLoaded: self._loaded,
+            WorkerPrepared: self._prepared,
+            WorkerStirred: self._stirred,
+            WorkerExited: self._exited,
+            EvictRequested: self._evicted,
+            ReleaseRequested: self._released,
+            DrainRequested: self._drained,
+            ResumeRequested: self._resumed,
+            Configured: self._configured,
+            Tick: lambda _event, _now: (),
+        }
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take note of an event and decide. `now` is in seconds of a clock that never goes back."""
         for worker in self._loading():
             worker.loaded = worker.since + LOADING <= now  # or it never will
-        actions = list(self._dispatch(event, now))
+        actions = list(self._handlers[type(event)](event, now))
         if isinstance(event, TurnRequested | WorkerWanted) and self._is_content(event.ticket):
             return actions  # nobody else has what he waits for by that
         actions += self._place(now)
@@ -135,27 +156,6 @@ class Scheduler:
         return owner is not None and self._tickets[owner].hold
 
     # Events --------------------------------------------------------------------------------------------
-
-    def _dispatch(self, event: Event, now: float) -> Iterator[Action]:
-        handlers: Mapping[type, Callable[[Any, float], Iterable[Action]]] = {
-            TurnRequested: self._requested,
-            WorkerWanted: self._wanted,
-            TicketCancelled: self._cancelled,
-            TurnEnded: self._ended,
-            TurnParked: self._parked,
-            WorkerReady: self._ready,
-            WorkerLoaded: self._loaded,
-            WorkerPrepared: self._prepared,
-            WorkerStirred: self._stirred,
-            WorkerExited: self._exited,
-            EvictRequested: self._evicted,
-            ReleaseRequested: self._released,
-            DrainRequested: self._drained,
-            ResumeRequested: self._resumed,
-            Configured: self._configured,
-            Tick: lambda _event, _now: (),
-        }
-        yield from handlers[type(event)](event, now)
 
     def _requested(self, event: TurnRequested, now: float) -> Iterator[Action]:
         deadline = inf if event.hold else now + self.limits.queue_timeout
