@@ -27,6 +27,7 @@ import claude_coded
 from claude_coded.claude.launch import Launch, arguments, die_with_parent, environment, find_binary
 from claude_coded.claude.protocol import Protocol, Setup, message_line
 from claude_coded.turn import Message, Role
+from tests.benchmarks import stamper
 from tests.benchmarks.measure import Timing
 from tests.support import replaying
 
@@ -103,7 +104,7 @@ def follow(read: Callable[[], bytes], marks: Marks, started: float) -> Timing:
         if close.feed(data):
             if not (first and total):
                 raise BenchmarkError(f"an answer broke off after {deltas} deltas: {data[-600:]!r}")
-            return Timing(first, total, deltas)
+            return Timing(first, total, deltas, started)
 
 
 # The two ways to the CLI -------------------------------------------------------------------------------
@@ -374,6 +375,36 @@ def replayer(folder: Path) -> Iterator[Path]:
         yield program
     finally:
         end(process)
+
+
+def stamper_of(folder: Path, binary: Path) -> Path:
+    """Return what runs a CLI in its place and notes when messages and answers pass (see `Stamps`)."""
+    program = folder / "claude"
+    program.write_text(f"#!{sys.executable} -IS\n{Path(stamper.__file__).read_text()}")
+    program.chmod(0o755)
+    Path(f"{program}.real").symlink_to(binary.resolve())
+    return program
+
+
+class Stamps:
+    """What a stamper has noted."""
+
+    def __init__(self, program: Path) -> None:
+        self._file = Path(f"{program}.times")
+
+    def around(self, turn: Timing) -> float:
+        """Return the seconds of a turn that lay outside of the CLI, up to the first piece of its answer.
+
+        Raises BenchmarkError where the CLI was not asked just once.
+        """
+        asked, first = turn.asked, turn.asked + turn.first
+        noted = [line.split() for line in self._file.read_text().splitlines()]
+        times = [(what, int(at) / 1e9) for what, at in noted]
+        match [it for it in times if asked <= it[1] <= first]:
+            case [("in", taken), ("out", given)]:
+                return (taken - asked) + (first - given)
+            case passed:
+                raise BenchmarkError(f"what passed a CLI from {asked} to {first} is no turn: {passed}")
 
 
 def _python_environment() -> dict[str, str]:

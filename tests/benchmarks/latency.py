@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from functools import partial
 from statistics import median
 from typing import Final
 
 from claude_coded.scheduler import STABLE
-from tests.benchmarks.harness import SETTLE, Daemon, DirectConversation, HttpConversation
+from tests.benchmarks.harness import SETTLE, Daemon, DirectConversation, HttpConversation, Stamps
 from tests.benchmarks.measure import Figure, Interval, Pairs
 
 HOT_TURN_LIMIT: Final = 1.5
@@ -53,6 +54,53 @@ def hot_turn(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
     yield Figure(name, "difference of lower quartiles", pairs.quartile_difference * 1000, "ms", floor=noise)
     yield Figure(name, "ratio of medians", pairs.ratio, "", floor=pairs.noise.ratio)
     yield _first_content(name, pairs)
+
+
+def hot_path(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
+    """Measure what lies between a client and the CLI's own pipes, there and back, less what a pipe takes.
+
+    A turn of the CLI's own takes some milliseconds more or less each time; here that is left out.
+    """
+    count = 20 if quick else 200
+    for name, converse, before in (
+        ("a named conversation", daemon.converse, WARM_UP_TURNS),
+        ("after a response", daemon.respond, WARM_UP_TURNS),
+        (f"after {LONG_HISTORY} responses", daemon.respond, LONG_HISTORY),
+    ):
+        yield from _hot_path(daemon, name, converse, count, before)
+
+
+def _hot_path(
+    daemon: Daemon, name: str, converse: Callable[[], HttpConversation], count: int, before: int
+) -> Iterator[Figure]:
+    stamps = Stamps(daemon.command.binary)
+    whole: list[float] = []
+
+    def measure(conversation: HttpConversation | DirectConversation, turn: int) -> float:
+        time.sleep(SETTLE)
+        timing = conversation.ask(f"turn {turn}")
+        if conversation is theirs:
+            whole.append(timing.first)
+        return stamps.around(timing)
+
+    with closing(converse()) as ours, closing(DirectConversation(daemon.command)) as theirs:
+        for turn in range(before):
+            ours.ask(f"warm up {turn}")
+            theirs.ask(f"warm up {turn}")
+        daemon.await_spare()
+        pairs = alternate(count, partial(measure, ours), partial(measure, theirs))
+    interval = pairs.difference_interval()
+    yield Figure(
+        "hot-path",
+        f"added by the daemon, {name}, median of paired differences",
+        pairs.median_difference * 1000,
+        "ms",
+        HOT_TURN_LIMIT,
+        Interval(interval.low * 1000, interval.high * 1000),
+        floor=abs(pairs.noise.median_difference) * 1000,
+    )
+    ratio = 1 + pairs.median_difference / median(whole)
+    yield Figure("hot-path", f"with that, to the CLI's own turn, {name}", ratio, "", RESPONSES_LIMIT)
 
 
 def responses_turn(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:

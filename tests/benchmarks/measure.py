@@ -16,12 +16,14 @@ CONFIDENCE: Final = 0.95
 class Timing:
     """One turn as its client saw it; times in seconds from the moment before it was asked.
 
-    `first` is when the first piece of the answer came, `total` when its end came; `deltas` counts the pieces.
+    That was at `asked`, by `perf_counter`. `first` is when the first piece of the answer came, `total` when
+    its end came; `deltas` counts the pieces.
     """
 
     first: float
     total: float
     deltas: int
+    asked: float
 
 
 @dataclass(frozen=True, slots=True)

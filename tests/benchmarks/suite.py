@@ -1,5 +1,6 @@
 """The benchmarks by name, and how they are run."""
 
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,12 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from claude_coded.claude.launch import find_binary
 from tests.benchmarks.admin import client_start
 from tests.benchmarks.ceiling import MANY_SETTINGS, ceiling, idle_connections, many_streams, many_turns
 from tests.benchmarks.charts import Chart
-from tests.benchmarks.harness import Daemon, daemon, model, replayer
+from tests.benchmarks.harness import Daemon, daemon, model, replayer, stamper_of
 from tests.benchmarks.latency import (
     AT_ONCE_SETTINGS,
+    hot_path,
     hot_turn,
     new_conversation,
     new_conversations_at_once,
@@ -33,15 +36,20 @@ from tests.benchmarks.tools import tool_round_trip
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A benchmark; `settings` are those of its daemon. If it is `replayed`, workers replay a recording."""
+    """A benchmark; `settings` are those of its daemon.
+
+    If it is `replayed`, workers replay a recording; if it is `stamped`, they note when their turns pass.
+    """
 
     run: Callable[..., Iterator[Figure | Chart]]
     settings: Mapping[str, str] = field(default_factory=dict)
     replayed: bool = False
+    stamped: bool = False
 
 
 BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "hot-turn": Benchmark(hot_turn),
+    "hot-path": Benchmark(hot_path, stamped=True),
     "responses-turn": Benchmark(responses_turn),
     "tool-round-trip": Benchmark(tool_round_trip),
     "new-conversation": Benchmark(new_conversation),
@@ -115,6 +123,8 @@ def _daemon_of(benchmark: Benchmark, folder: Path, url: str) -> Iterator[Daemon]
     with ExitStack() as stack:
         if benchmark.replayed:
             settings["CLAUDE_CODED_CLAUDE_BIN"] = str(stack.enter_context(replayer(folder)))
+        if benchmark.stamped:
+            settings["CLAUDE_CODED_CLAUDE_BIN"] = str(stamper_of(folder, find_binary(None, shutil.which)))
         yield stack.enter_context(daemon(folder, url, **settings))
 
 

@@ -30,7 +30,7 @@ def _nothing(*_: object, **__: object) -> None:
 class _Untold(Course):
     """The course of a turn of which nothing is told."""
 
-    reach = waits = starts = loses_worker = hears = ends = fails = is_left = _nothing
+    waits = starts = loses_worker = hears = ends = fails = is_left = _nothing
 
 
 def _untold(runs: Runs, request: TurnRequest) -> Course:
