@@ -41,10 +41,8 @@ class Claim(Struct, frozen=True):
     digest: bytes
 
     @classmethod
-    def of(cls, tenant: str, key: str | None, *content: str | bytes | None) -> "Claim | None":
-        """Return the claim, None without a key. Raises InvalidRequest."""
-        if key is None:
-            return None
+    def of(cls, tenant: str, key: str, *content: str | bytes | None) -> "Claim":
+        """Return the claim. Raises InvalidRequest."""
         if not _KEY.fullmatch(key):
             raise InvalidRequest("an idempotency key is 1 to 255 visible ASCII characters", param=KEY_HEADER)
         digest = sha256()

@@ -14,13 +14,13 @@ import falcon.asgi
 
 from claude_coded.http.batches import Batches
 from claude_coded.http.choices import choose
-from claude_coded.http.idempotency import KEY_HEADER, Begun, Claim, Follower, Replays
+from claude_coded.http.idempotency import Begun, Follower, Replays
 from claude_coded.http.limits import KeyLimits
 from claude_coded.http.turns import (
     CONVERSATION_HEADER,
     Request,
     begin,
-    deciding,
+    claim,
     hint,
     json_body,
     name_conversation,
@@ -85,10 +85,8 @@ class ChatCompletions:
             trace=trace(req),
             arrived=req.context.arrived,
         )
-        claim = await aside.run(
-            size, Claim.of, req.context.tenant, req.get_header(KEY_HEADER), *deciding(req), body
-        )
-        begun = await self._replays.begin(claim, partial(self._begin, request))
+        claimed = await claim(req, body, aside)
+        begun = await self._replays.begin(claimed, partial(self._begin, request))
         name_conversation(resp, begun.conversation)
         name_ignored(resp, chat.ignored)
         envelope = Envelope(f"chatcmpl-{begun.serial}", begun.created, chat.model, functions=chat.functions)

@@ -23,14 +23,14 @@ from claude_coded.errors import (
 )
 from claude_coded.http.batches import Batches
 from claude_coded.http.choices import choose
-from claude_coded.http.idempotency import KEY_HEADER, Begun, Claim, Follower, Replays
+from claude_coded.http.idempotency import Begun, Follower, Replays
 from claude_coded.http.limits import KeyLimits
 from claude_coded.http.turns import (
     CONVERSATION_HEADER,
     Ends,
     Request,
     begin,
-    deciding,
+    claim,
     hint,
     json_body,
     name_conversation,
@@ -111,18 +111,15 @@ class Responses:
     async def _respond(self, req: Request, resp: falcon.asgi.Response) -> None:
         header = named(req, resp)
         body = await json_body(req)
-        aside, size = self._service.aside, len(body)
-        asked = await aside.run(weight(body), parse_response, body)
+        asked = await self._service.aside.run(weight(body), parse_response, body)
         name = header
         if header is None and asked.conversation is not None:
             place = "conversation" if asked.fields.get("conversation") is not None else "model"
             name = check_conversation_id(asked.conversation, place)
             resp.set_header(CONVERSATION_HEADER, name)
         request, system = await self._turn(req, asked, name)
-        claim = await aside.run(
-            size, Claim.of, req.context.tenant, req.get_header(KEY_HEADER), *deciding(req), body
-        )
-        begun = await self._replays.begin(claim, partial(self._begin, request))
+        claimed = await claim(req, body, self._service.aside)
+        begun = await self._replays.begin(claimed, partial(self._begin, request))
         name_conversation(resp, begun.conversation)
         name_ignored(resp, asked.ignored)
         answer = Answer(Head(begun.serial, begun.created, begun.conversation, asked))

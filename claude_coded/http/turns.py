@@ -12,12 +12,12 @@ import falcon
 import falcon.asgi
 
 from claude_coded import logs
-from claude_coded.aside import LARGE
+from claude_coded.aside import LARGE, Aside
 from claude_coded.browsers import is_json
 from claude_coded.errors import UnsupportedMediaType
 from claude_coded.http.batches import Batches
 from claude_coded.http.choices import HEADERS as CHOICES
-from claude_coded.http.idempotency import Begun, Follower
+from claude_coded.http.idempotency import KEY_HEADER, Begun, Claim, Follower
 from claude_coded.http.limits import KeyLimits
 from claude_coded.metrics import Traffic
 from claude_coded.openai.schemas import may_have_schema
@@ -122,9 +122,12 @@ def trace(req: Request) -> dict[str, str]:
     return {"traceparent": parent, "tracestate": req.get_header("tracestate") or ""} if parent else {}
 
 
-def deciding(req: Request) -> list[str | None]:
-    """Return what decides about a request's turn beside its body."""
-    return [req.path, *(req.get_header(name) for name in DECIDING)]
+async def claim(req: Request, body: bytes, aside: Aside) -> Claim | None:
+    """Return what the request's idempotency key claims; None without one. Raises InvalidRequest."""
+    if (key := req.get_header(KEY_HEADER)) is None:
+        return None
+    deciding = [req.path, *map(req.get_header, DECIDING), body]
+    return await aside.run(len(body), Claim.of, req.context.tenant, key, *deciding)
 
 
 def name_ignored(resp: falcon.asgi.Response, names: Iterable[str]) -> None:

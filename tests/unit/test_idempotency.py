@@ -35,9 +35,7 @@ def said(text: str) -> list[AnswerEvent]:
 
 
 def claim(key: str = "k", body: bytes = b"{}", tenant: str = "joe") -> Claim:
-    made = Claim.of(tenant, key, "/v1/chat/completions", None, body)
-    assert made is not None
-    return made
+    return Claim.of(tenant, key, "/v1/chat/completions", None, body)
 
 
 @dataclass
@@ -123,9 +121,7 @@ def test_every_part_of_the_content_counts() -> None:
         ("/a", None, b"{}"),
         ("/a", b"", b"{}"),
     ]
-    digests = {made.digest for content in contents if (made := Claim.of("joe", "k" * 255, *content))}
-    assert len(digests) == len(contents)
-    assert Claim.of("joe", None, b"{}") is None
+    assert len({Claim.of("joe", "k" * 255, *content).digest for content in contents}) == len(contents)
 
 
 # Turns -------------------------------------------------------------------------------------------------
