@@ -18,7 +18,7 @@ from tests.support.daemon import Model, eventually
 def test_a_turn_that_takes_too_long_is_a_504_and_the_conversation_goes_on(
     start: Start, model: Model, name: str
 ) -> None:
-    daemon = start(POOL_SIZE=1, CLAUDE_CODED_TURN_TIMEOUT_MS=2500)
+    daemon = start(POOL_SIZE=1, CLAUDE_CODED_TURN_TIMEOUT_MS=5000)
     assert daemon.ask("one [[say 1]]", name).ok
     workers = daemon.workers()
     late = daemon.ask("two [[hang]]", name)
