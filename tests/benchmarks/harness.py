@@ -237,14 +237,23 @@ class Command:
     workspace: Path
     environment: Mapping[str, str]
 
-    def spawn(self, launch: Launch | None = None, session: str | None = None) -> "subprocess.Popen[bytes]":
-        """Start the CLI as the daemon would; a fresh one of the agent's unless a launch says otherwise."""
+    def words(self, launch: Launch | None = None, session: str | None = None) -> list[str]:
+        """Return the words of a process."""
         fresh = Launch(agent=True, workspace=self.workspace, permission_mode="bypassPermissions")
         words = arguments(launch or fresh, session or str(uuid4()))
+        return [*die_with_parent(shutil.which), str(self.binary), *words]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Return its environment."""
+        return environment(self.environment, api_key=API_KEY, retries=RETRIES)
+
+    def spawn(self, launch: Launch | None = None, session: str | None = None) -> "subprocess.Popen[bytes]":
+        """Start the CLI as the daemon would; a fresh one of the agent's unless a launch says otherwise."""
         return subprocess.Popen(
-            [*die_with_parent(shutil.which), str(self.binary), *words],
+            self.words(launch, session),
             cwd=self.workspace,
-            env=environment(self.environment, api_key=API_KEY, retries=RETRIES),
+            env=self.variables,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -373,6 +382,23 @@ def replayer(folder: Path) -> Iterator[Path]:
         )
     try:
         yield program
+    finally:
+        end(process)
+
+
+@contextlib.contextmanager
+def least_server(command: Command) -> Iterator[HttpConversation]:
+    """Run the least server that there can be; yields its only conversation."""
+    process = subprocess.Popen(
+        [*die_with_parent(shutil.which), sys.executable, "-m", "tests.benchmarks.least", *command.words()],
+        cwd=command.workspace,
+        env=command.variables | _python_environment(),
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        with contextlib.closing(HttpConversation(int(process.stdout.readline()))) as conversation:
+            yield conversation
     finally:
         end(process)
 

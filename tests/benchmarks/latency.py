@@ -9,8 +9,15 @@ from statistics import median
 from typing import Final
 
 from claude_coded.scheduler import STABLE
-from tests.benchmarks.harness import SETTLE, Daemon, DirectConversation, HttpConversation, Stamps
-from tests.benchmarks.measure import Figure, Interval, Pairs
+from tests.benchmarks.harness import (
+    SETTLE,
+    Daemon,
+    DirectConversation,
+    HttpConversation,
+    Stamps,
+    least_server,
+)
+from tests.benchmarks.measure import Figure, Interval, Pairs, take_turns
 
 HOT_TURN_LIMIT: Final = 1.5
 """Milliseconds that the daemon may add to a hot turn."""
@@ -59,7 +66,8 @@ def hot_turn(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
 def hot_path(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
     """Measure what lies between a client and the CLI's own pipes, there and back, less what a pipe takes.
 
-    A turn of the CLI's own takes some milliseconds more or less each time; here that is left out.
+    A turn of the CLI's own takes some milliseconds more or less each time; here that is left out. The floor
+    is what the least server adds: Granian, asyncio, and one process.
     """
     count = 20 if quick else 200
     for name, converse, before in (
@@ -74,32 +82,36 @@ def _hot_path(
     daemon: Daemon, name: str, converse: Callable[[], HttpConversation], count: int, before: int
 ) -> Iterator[Figure]:
     stamps = Stamps(daemon.command.binary)
-    whole: list[float] = []
 
-    def measure(conversation: HttpConversation | DirectConversation, turn: int) -> float:
+    def measure(conversation: HttpConversation | DirectConversation) -> tuple[float, float]:
         time.sleep(SETTLE)
-        timing = conversation.ask(f"turn {turn}")
-        if conversation is theirs:
-            whole.append(timing.first)
-        return stamps.around(timing)
+        timing = conversation.ask("and now")
+        return stamps.around(timing), timing.first
 
-    with closing(converse()) as ours, closing(DirectConversation(daemon.command)) as theirs:
+    with ExitStack() as stack:
+        sides: list[HttpConversation | DirectConversation] = [
+            stack.enter_context(closing(converse())),
+            stack.enter_context(closing(DirectConversation(daemon.command))),
+            stack.enter_context(least_server(daemon.command)),
+        ]
         for turn in range(before):
-            ours.ask(f"warm up {turn}")
-            theirs.ask(f"warm up {turn}")
+            for side in sides:
+                side.ask(f"warm up {turn}")
         daemon.await_spare()
-        pairs = alternate(count, partial(measure, ours), partial(measure, theirs))
-    interval = pairs.difference_interval()
+        measured = take_turns(count, *(partial(measure, side) for side in sides))
+    ours, theirs, least = [[around for around, _ in values] for values in measured]
+    pairs = Pairs(ours, theirs)
+    added, interval = pairs.median_difference, pairs.difference_interval()
     yield Figure(
         "hot-path",
         f"added by the daemon, {name}, median of paired differences",
-        pairs.median_difference * 1000,
+        added * 1000,
         "ms",
         HOT_TURN_LIMIT,
         Interval(interval.low * 1000, interval.high * 1000),
-        floor=abs(pairs.noise.median_difference) * 1000,
+        floor=Pairs(least, theirs).median_difference * 1000,
     )
-    ratio = 1 + pairs.median_difference / median(whole)
+    ratio = 1 + added / median(first for _, first in measured[1])
     yield Figure("hot-path", f"with that, to the CLI's own turn, {name}", ratio, "", RESPONSES_LIMIT)
 
 
