@@ -151,8 +151,8 @@ async def send(
 ) -> None:
     """Answer with a stream.
 
-    Its bytes are added to the traffic. Raises what fails before the first event, within the time that the
-    status line waits for that.
+    Its bytes are added to the traffic. Raises what fails before the model begins to answer, within the time
+    that the status line waits for that.
     """
     try:
         batches.begin()
