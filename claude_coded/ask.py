@@ -15,7 +15,7 @@ from claude_coded.claude.translate import Terms, Translator
 from claude_coded.claude.wire import Assistant, Line, User
 from claude_coded.errors import CodedError
 from claude_coded.history import Span
-from claude_coded.turn import Message, Tools, TurnEvent, TurnFailed, Usage
+from claude_coded.turn import Message, Role, Text, ToolOutcome, Tools, TurnEvent, TurnFailed, Usage
 
 BUFFER_LIMIT: Final = 512
 """Events of a turn that wait for their reader before the CLI's output is left in the pipe."""
@@ -218,3 +218,18 @@ class Turn:
         self.produced += len(events)
         self._events += events
         self._wake()
+
+
+def reminder(words: str) -> Message:
+    """Return a message that reminds the model of something, as the CLI does that itself."""
+    return Message.of(Role.USER, f"<system-reminder>{words}</system-reminder>")
+
+
+def reminded(message: Message, words: str) -> Message:
+    """Return a message with a reminder at its end."""
+    *parts, last = message.parts
+    reminding = reminder(words).parts[0]
+    assert isinstance(reminding, Text)
+    if isinstance(last, ToolOutcome):
+        return Message(message.role, (*parts, ToolOutcome(last.id, (*last.parts, reminding))))
+    return Message(message.role, (*parts, last, reminding))

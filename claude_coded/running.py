@@ -17,7 +17,7 @@ from uuid import uuid4
 from claude_coded import history, leaving, transcripts
 from claude_coded.activity import Activity
 from claude_coded.aside import Aside
-from claude_coded.ask import Ask, Turn
+from claude_coded.ask import Ask, Turn, reminded, reminder
 from claude_coded.claude.toolbridge import qualified
 from claude_coded.course import Course
 from claude_coded.errors import (
@@ -44,8 +44,6 @@ from claude_coded.turn import (
     ConversationKey,
     FinishReason,
     Message,
-    Role,
-    Text,
     TextDelta,
     ToolOutcome,
     TurnEvent,
@@ -276,7 +274,7 @@ class Run:
         assert self._lease is not None
         self._reminded = True
         self._before += end.usage
-        self._lease.worker.ask_more(_reminder(self._words()))
+        self._lease.worker.ask_more(reminder(self._words()))
         return events
 
     def _words(self) -> str:
@@ -444,7 +442,7 @@ class Run:
 
     def _worded(self, asked: Message) -> Message:
         """Return what is asked, with words for what the CLI has no field for."""
-        return _reminded(asked, self._words()) if self.request.tools.required else asked
+        return reminded(asked, self._words()) if self.request.tools.required else asked
 
     def _begun(
         self, lease: Lease, known: Conversation | None, plan: Plan, seat: Seat, span: Span
@@ -594,18 +592,3 @@ async def _wait_all(waits: Iterable[Coroutine[Any, Any, Any]], deadline: float) 
     _, late = await asyncio.wait(tasks, timeout=timeout)
     for task in late:
         task.cancel()
-
-
-def _reminder(words: str) -> Message:
-    """Return a message that reminds the model of something, as the CLI does that itself."""
-    return Message.of(Role.USER, f"<system-reminder>{words}</system-reminder>")
-
-
-def _reminded(message: Message, words: str) -> Message:
-    """Return a message with a reminder at its end."""
-    *parts, last = message.parts
-    reminder = _reminder(words).parts[0]
-    assert isinstance(reminder, Text)
-    if isinstance(last, ToolOutcome):
-        return Message(message.role, (*parts, ToolOutcome(last.id, (*last.parts, reminder))))
-    return Message(message.role, (*parts, last, reminder))
