@@ -27,7 +27,7 @@ from claude_coded.errors import ConfigurationError
 from claude_coded.events import EventKind, Events
 from claude_coded.http.app import Api
 from claude_coded.http.resources import About
-from claude_coded.listener import App, Listener, bind_tcp, bind_unix
+from claude_coded.listener import Listener, bind_tcp, bind_unix
 from claude_coded.metrics import Metrics
 from claude_coded.models import AGENT, Models
 from claude_coded.offline import OfflineModel
@@ -38,6 +38,7 @@ from claude_coded.plan import Plan, cli_version
 from claude_coded.planning import launch_of
 from claude_coded.pool import Pool
 from claude_coded.scheduler import Limits
+from claude_coded.server import App
 from claude_coded.service import TurnService
 from claude_coded.settings import Settings
 from claude_coded.store import Store

@@ -9,7 +9,7 @@ from contextlib import suppress
 from secrets import token_hex
 from typing import Final, TypeVar
 
-from claude_coded.listener import App, Message, Receive, Scope, Send
+from claude_coded.server import App, Message, Receive, Scope, Send
 
 T = TypeVar("T")
 
@@ -61,10 +61,7 @@ class ConnectionGuard:
         self._pause = min(_PAUSE, body_timeout)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; every other kind of scope goes through untouched."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+        """Serve one request."""
         try:
             body = _Body(receive, _announced_length(scope), self._max_body, self._body_timeout)
             exchange = _Exchange(receive, send, body)
@@ -133,6 +130,9 @@ class _Body:
         first, self._first = self._first, None
         if first is None:
             return
+        if first.done() and self._is_last(first.result()):  # no clock is needed
+            await self._keep_all(await first, keep)
+            return
         try:
             async with asyncio.timeout(self._seconds):
                 await self._keep_all(await first, keep)
@@ -150,12 +150,16 @@ class _Body:
             if size > self._bound:
                 raise self._too_large(f"more than {self._bound} bytes", unread=more)
             keep(chunk)
-            if not more or size == self._length:  # the server would say one round later that this was all
+            if not more or size == self._length:
                 return
             message = await self._receive()
             number += 1
             if not number % _CHUNKS_PER_YIELD:  # those of a packet are there at once: let others run
                 await asyncio.sleep(_PACE if size < number * _SMALL else 0)
+
+    def _is_last(self, message: Message) -> bool:
+        # The server would say one round later that a body of announced length was all.
+        return not message.get("more_body", False) or len(message["body"]) == self._length
 
     def _too_large(self, size: str, *, unread: bool) -> BodyRefused:
         message = f"The request body has {size}; at most {self._bound} are accepted."

@@ -1,8 +1,7 @@
 """Serving an ASGI app on a socket of our own, on the running loop.
 
 Granian's embedded server binds with SO_REUSEPORT, so two daemons would share a port in silence, and it takes
-no ready-made socket. Here the socket is bound (or inherited) first and handed over, by the one semi-private
-method that makes it possible: `Server._init_shared_socket`. A contract test watches it.
+no ready-made socket. Here the socket is bound (or inherited) first and handed over.
 """
 
 from __future__ import annotations
@@ -15,29 +14,11 @@ import os
 import select
 import socket
 import stat
-from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from granian._granian import SocketHolder
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.log import LogLevels
-from granian.server.embed import Server
-
+from claude_coded.server import BACKLOG, App, Server
 from claude_coded.unix import addressable, peer_of
-
-Scope: TypeAlias = MutableMapping[str, Any]
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-BACKLOG: Final = 1024
-"""Connections that the kernel holds before they are accepted."""
-
-MAX_CONNECTIONS: Final = 4096
-"""Connections served at once, idle ones too; the next one waits in the backlog."""
 
 EVENT_POLL: Final = "anon_inode:[eventpoll]"
 
@@ -175,33 +156,6 @@ def _names(descriptor: int) -> str:
         return ""
 
 
-class _HandedOverServer(Server):
-    """Granian's embedded server on a socket that it did not bind."""
-
-    def __init__(self, app: App, sock: socket.socket, address: str, header_buffer: int) -> None:
-        super().__init__(
-            app,
-            address=address,  # shown only; as a place to bind it fails, should the hand-over ever be skipped
-            interface=Interfaces.ASGI,
-            http=HTTPModes.http1,
-            websockets=False,
-            backlog=BACKLOG,
-            backpressure=MAX_CONNECTIONS,
-            http1_settings=HTTP1Settings(max_buffer_size=header_buffer),
-            log_level=LogLevels.error,
-            # Incremental: its own configuration would close every handler of the process.
-            log_dictconfig={"incremental": True, "handlers": {}, "loggers": {}},
-        )
-        self._handed_over = sock
-
-    def _init_shared_socket(self) -> None:
-        is_uds = self._handed_over.family == socket.AF_UNIX
-        # Granian's own hints know neither the constructor nor that these are ever set.
-        self._sfd = self._handed_over.fileno()  # type: ignore[assignment]
-        self._shd = SocketHolder(self._sfd, is_uds, BACKLOG)  # type: ignore[call-arg, assignment]
-        self._ssp = None
-
-
 class Listener:
     """One socket that serves one ASGI app over HTTP/1 on the running loop, once.
 
@@ -214,15 +168,12 @@ class Listener:
             # Its connections have it from there: else each piece of a stream waits until the one before is
             # acknowledged, which clients do up to 40 ms late.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._app = app
         self._sock = sock
         self._address = _address_of(sock)
         self._inode = _inode(sock.fileno())
-        self._server = _HandedOverServer(self._call, sock, self._address, header_buffer)
+        self._server = Server(app, sock, self._address, header_buffer=header_buffer, on_ready=self._accept)
         self._settled = asyncio.Event()
         self._accepting = False
-        self._calls: set[asyncio.Task[Any]] = set()
-        self._cancelling = False
         self._serving: asyncio.Task[None] | None = None
         self._cut = False
 
@@ -234,8 +185,8 @@ class Listener:
     async def serve(self) -> None:
         """Serve until `stop()`; return when the last response, and with it its call of the app, has ended.
 
-        Raises granian's FatalError when the app's lifespan startup fails. A cancellation stops as `stop()`
-        does and is raised after the last call; a second one abandons what still runs.
+        A cancellation stops as `stop()` does and is raised after the last call; a second one abandons what
+        still runs.
         """
         self._serving = serving = asyncio.create_task(self._serve())
         try:
@@ -251,19 +202,20 @@ class Listener:
             self._settled.set()
 
     async def _serve(self) -> None:
-        await self._server.serve()
+        await self._server.run()
         # Every connection is closed, but a call may still be at its last lines, or wait for a disconnect that
         # will never be reported: the server forgets a receive() that is pending when its last client leaves.
-        if self._calls:
-            _, late = await asyncio.wait(self._calls, timeout=TRAILING_TIME)
-            await self._cancel(late)
+        if self._server.calls and not await self._idle_within(TRAILING_TIME):
+            await self._cancel()
 
-    async def _cancel(self, late: set[asyncio.Task[Any]]) -> None:
-        self._cancelling = True
-        for task in late:
-            task.cancel()
-        if late:
-            await asyncio.wait(late, timeout=TRAILING_TIME)
+    async def _idle_within(self, seconds: float) -> bool:
+        _, late = await asyncio.wait(self._server.calls, timeout=seconds)
+        return not late
+
+    async def _cancel(self) -> None:
+        self._server.cancel()
+        if self._server.calls:
+            await self._idle_within(TRAILING_TIME)
 
     async def started(self) -> None:
         """Return when requests are accepted; raise RuntimeError when `serve()` ended before that."""
@@ -296,42 +248,13 @@ class Listener:
         self.stop()
         if self._serving is None or await _ends(self._serving, seconds):
             return
-        await self._cancel(set(self._calls))
+        await self._cancel()
         if not await _ends(self._serving, TRAILING_TIME):  # somebody never sends the rest of a head
             self._cut = True
             self._serving.cancel()
 
-    async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._call_lifespan(scope, receive, send)
-            return
-        task = asyncio.current_task()
-        assert task is not None
-        self._calls.add(task)
-        try:
-            await self._app(scope, receive, send)
-        except asyncio.CancelledError:
-            if not self._cancelling:
-                raise
-        finally:
-            self._calls.discard(task)
-
-    async def _call_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def watched(message: Message) -> None:
-            await send(message)
-            if message["type"] == "lifespan.startup.complete":
-                self._accept()
-
-        try:
-            await self._app(scope, receive, watched)
-        except Exception as error:
-            # Granian would serve on without a lifespan, and `started()` would never return.
-            stage = "shutdown" if self._accepting else "startup"
-            await send({"type": f"lifespan.{stage}.failed", "message": repr(error)})
-
     def _accept(self) -> None:
-        # The socket listens since it was bound, and the server's worker, which is next in the loop's queue,
-        # takes the descriptor and closes it at its end.
+        # The socket listens since it was bound; the server's worker has its descriptor, and closes it.
         self._sock.detach()
         self._accepting = True
         self._settled.set()

@@ -27,10 +27,10 @@ from claude_coded.control.views import Identity
 from claude_coded.errors import CodedError, ConfigurationError, InvalidRequest, NotFound
 from claude_coded.events import EventKind, Events
 from claude_coded.guard import ClientGone, ConnectionGuard
-from claude_coded.listener import App
 from claude_coded.operations import AmbiguousName, Operations, Which
 from claude_coded.permissions import Decision, Desk, Request
 from claude_coded.scheduler import worker_name
+from claude_coded.server import App
 from claude_coded.service import TurnService
 
 log = logging.getLogger(__name__)

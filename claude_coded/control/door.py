@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from claude_coded.control import api
-from claude_coded.listener import BACKLOG
+from claude_coded.server import BACKLOG
 from claude_coded.unix import addressable
 
 log = logging.getLogger(__name__)

@@ -29,9 +29,9 @@ from claude_coded.http.resources import (
 )
 from claude_coded.http.responses import Responses
 from claude_coded.http.turns import Request
-from claude_coded.listener import App, Message, Receive, Scope, Send
 from claude_coded.metrics import Metrics
 from claude_coded.openai.wire import encode
+from claude_coded.server import App, Message, Receive, Scope, Send
 from claude_coded.service import TurnService
 from claude_coded.settings import Settings
 
@@ -55,7 +55,7 @@ class Api:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] == "http" and self._logs_requests:
+        if self._logs_requests:
             await self._serve_logged(scope, receive, send)
         else:
             await self._guard(scope, receive, send)
@@ -170,7 +170,7 @@ def _head_first(app: App) -> App:
     """
 
     async def call(scope: Scope, receive: Receive, send: Send) -> None:
-        begun = scope["type"] != "http"
+        begun = False
 
         async def receive_on() -> Message:
             nonlocal begun

@@ -5,13 +5,13 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from claude_coded.listener import Receive, Scope, Send
 from claude_coded.offline.exchange import BadRequestError, ClientGoneError, CutConnectionError, Exchange
 from claude_coded.offline.memory import Faults, PromptCache, count_tokens
 from claude_coded.offline.reply import Part, compose, plan
 from claude_coded.offline.request import Json, read_conversation
 from claude_coded.offline.script import Cut, Fail, Pause
 from claude_coded.offline.wire import PING, EventEncoder, message_head, whole_message
+from claude_coded.server import Receive, Scope, Send
 
 MODELS: Final = ("claude-opus-4-5", "claude-sonnet-4-5", "claude-haiku-4-5")
 REFUSED: Final = b"refused"
@@ -36,9 +36,6 @@ class OfflineModel:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
-            return
         exchange = Exchange(receive, send)
         try:
             if scope["path"].startswith("/v1/") and REFUSED in _key(scope):
@@ -150,11 +147,3 @@ def _models() -> Json:
     created = "2025-01-01T00:00:00Z"
     data = [{"type": "model", "id": it, "display_name": it, "created_at": created} for it in MODELS]
     return {"data": data, "has_more": False, "first_id": MODELS[0], "last_id": MODELS[-1]}
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        kind = (await receive())["type"]
-        await send({"type": f"{kind}.complete"})
-        if kind == "lifespan.shutdown":
-            return

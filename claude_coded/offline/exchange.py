@@ -5,9 +5,9 @@ import secrets
 
 import orjson
 
-from claude_coded.listener import Message, Receive, Send
 from claude_coded.offline.request import Json
 from claude_coded.offline.wire import error_body
+from claude_coded.server import Message, Receive, Send
 
 
 class ClientGoneError(Exception):

@@ -13,7 +13,8 @@ from uuid import uuid4
 import orjson
 
 from claude_coded.claude.protocol import Protocol, Setup, message_line
-from claude_coded.listener import Listener, Message, Receive, Scope, Send
+from claude_coded.listener import Listener
+from claude_coded.server import Message, Receive, Scope, Send
 from claude_coded.turn import Message as Said
 from claude_coded.turn import Role
 
@@ -42,10 +43,6 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve."""
-        if scope["type"] == "lifespan":
-            for _ in range(2):
-                await send({"type": (await receive())["type"] + ".complete"})
-            return
         if scope["method"] != "POST":
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
             await send({"type": "http.response.body", "body": b"{}"})

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claude_coded.guard import BodyRefused, ClientGone, ConnectionGuard
-from claude_coded.listener import App, Listener, Message, Receive, Scope, Send, bind_tcp
+from claude_coded.listener import Listener, bind_tcp
+from claude_coded.server import App, Message, Receive, Scope, Send
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: x\r\n"
@@ -46,11 +47,6 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-async def lifespan(receive: Receive, send: Send) -> None:
-    for _ in range(2):
-        await send({"type": (await receive())["type"] + ".complete"})
-
-
 class Probe:
     """An app that echoes, or does as a subclass says, and records how each of its requests ended."""
 
@@ -60,9 +56,6 @@ class Probe:
         self.task: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await lifespan(receive, send)
-            return
         self.task = asyncio.current_task()
         self.running.set()
         try:
@@ -775,15 +768,3 @@ def test_a_producer_lets_others_run() -> None:
         assert others == 10
 
     run(test())
-
-
-def test_other_scopes_go_through_untouched() -> None:
-    seen: list[object] = []
-
-    async def app(*call: object) -> None:
-        seen.extend(call)
-
-    server = FakeServer()
-    call = ({"type": "lifespan"}, server.receive, server.send)
-    asyncio.run(ConnectionGuard(app, max_body=1, body_timeout=1)(*call))
-    assert seen == list(call)

@@ -6,34 +6,23 @@ import inspect
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from granian._granian import SocketHolder
-from granian.errors import FatalError
 from granian.server.embed import Server
 
-from claude_coded.listener import App, Listener, Message, Receive, Scope, Send, bind_tcp
+from claude_coded.listener import Listener, bind_tcp
+from claude_coded.server import Message, Receive, Scope, Send
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(test, 20))
-
-
-def with_lifespan(answer: Callable[[Scope, Receive, Send], Awaitable[None]]) -> App:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            await answer(scope, receive, send)
-            return
-        for _ in range(2):
-            await send({"type": (await receive())["type"] + ".complete"})
-
-    return app
 
 
 def start(status: int = 200) -> Message:
@@ -44,7 +33,6 @@ def body(content: bytes, *, more: bool = False) -> Message:
     return {"type": "http.response.body", "body": content, "more_body": more}
 
 
-@with_lifespan
 async def hello(_scope: Scope, _receive: Receive, send: Send) -> None:
     await send(start())
     await send(body(b"hello"))
@@ -157,7 +145,6 @@ def test_serves_beside_other_tasks_of_the_loop() -> None:
     async def test() -> None:
         handed: asyncio.Queue[asyncio.Task[None] | None] = asyncio.Queue()
 
-        @with_lifespan
         async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
             await handed.put(asyncio.current_task())
             await send(start())
@@ -238,7 +225,6 @@ def test_a_stop_lets_a_stream_finish_and_refuses_new_connections() -> None:
     async def test() -> None:
         gate = asyncio.Event()
 
-        @with_lifespan
         async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
             await send(start())
             await send(body(b"first.", more=True))
@@ -267,7 +253,6 @@ def test_serve_outlasts_work_after_a_response() -> None:
         gate = asyncio.Event()
         finished: list[bool] = []
 
-        @with_lifespan
         async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
             await send(start())
             await send(body(b"hello"))
@@ -291,7 +276,6 @@ def test_a_call_that_nothing_can_end_is_cancelled(caplog: pytest.LogCaptureFixtu
     async def test() -> None:
         ends: list[BaseException] = []
 
-        @with_lifespan
         async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
             await send(start())
             await send(body(b"hello"))
@@ -315,7 +299,6 @@ def test_a_close_cuts_off_who_sends_or_reads_no_more(sent: bytes) -> None:
     async def test() -> None:
         called = asyncio.Event()
 
-        @with_lifespan
         async def endless(scope: Scope, _receive: Receive, send: Send) -> None:
             called.set()
             await send(start())
@@ -348,29 +331,6 @@ def test_the_port_is_free_again_after_a_stop() -> None:
     run(test())
 
 
-def test_a_stop_during_the_start_is_not_lost() -> None:
-    async def test() -> None:
-        starting, go_on = asyncio.Event(), asyncio.Event()
-
-        async def app(_scope: Scope, receive: Receive, send: Send) -> None:
-            await receive()
-            starting.set()
-            await go_on.wait()
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-            await send({"type": "lifespan.shutdown.complete"})
-
-        listener = Listener(app, bind_tcp("127.0.0.1", 0))
-        served = asyncio.create_task(listener.serve())
-        await starting.wait()
-        listener.stop()
-        go_on.set()
-        await served
-        await refused(listener)
-
-    run(test())
-
-
 def test_a_stop_before_the_start_is_not_lost() -> None:
     async def test() -> None:
         listener = Listener(hello, bind_tcp("127.0.0.1", 0))
@@ -392,30 +352,6 @@ def test_a_cancelled_serve_stops() -> None:
         await refused(listener)
 
     run(test())
-
-
-async def _startup_raises(_scope: Scope, _receive: Receive, _send: Send) -> None:
-    raise ValueError("no database")
-
-
-async def _startup_fails(_scope: Scope, receive: Receive, send: Send) -> None:
-    await receive()
-    await send({"type": "lifespan.startup.failed", "message": "no database"})
-
-
-@pytest.mark.parametrize("app", [_startup_raises, _startup_fails])
-def test_a_failed_startup_ends_both_serve_and_started(app: App, caplog: pytest.LogCaptureFixture) -> None:
-    async def test() -> None:
-        listener = Listener(app, bind_tcp("127.0.0.1", 0))
-        served, started = asyncio.create_task(listener.serve()), asyncio.create_task(listener.started())
-        with pytest.raises(FatalError):
-            await served
-        with pytest.raises(RuntimeError, match=f"{listener.address} ended before"):
-            await started
-        await refused(listener)
-
-    run(test())
-    assert "no database" in caplog.text
 
 
 def test_the_logging_of_the_process_is_left_alone() -> None:
@@ -441,7 +377,17 @@ def test_the_logging_of_the_process_is_left_alone() -> None:
     assert logging.getLogger("_granian").handlers == []
 
 
-# --- the contract with granian, whose hand-over of a socket is semi-private
+# --- the contract with granian, of which some things are used that are not public
+
+
+def test_granian_still_gives_a_worker_what_is_passed_on() -> None:
+    given = inspect.signature(Server._spawn_asgi_worker).parameters
+    assert [name for name in given if name != "loop"] == [
+        *("worker_id", "shutdown_event", "callback", "sock"),
+        *("runtime_threads", "runtime_blocking_threads", "blocking_threads", "blocking_threads_idle_timeout"),
+        *("backpressure", "task_impl", "http_mode", "http1_settings", "http2_settings", "websockets"),
+        *("static_path", "log_access_fmt", "ssl_ctx", "scope_opts"),
+    ]
 
 
 def test_granian_still_asks_one_method_for_its_socket() -> None:

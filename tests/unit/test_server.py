@@ -1,0 +1,118 @@
+"""The embedded server: what it hands an app, on a real socket, on loopback."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+
+import pytest
+
+from claude_coded.listener import Listener, bind_tcp
+from claude_coded.server import Message, Receive, Scope, Send
+
+NAME: ContextVar[str] = ContextVar("name")
+
+Answer = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+async def ok(send: Send, content: bytes = b"") -> None:
+    length = str(len(content)).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+    await send({"type": "http.response.body", "body": content})
+
+
+def ask(app: Answer, *pieces: bytes) -> bytes:
+    """Return what comes of a connection on which these are sent, each when the app has the one before."""
+    called = asyncio.Event()
+
+    async def noted(scope: Scope, receive: Receive, send: Send) -> None:
+        called.set()
+        await app(scope, receive, send)
+
+    async def exchange() -> bytes:
+        listener = Listener(noted, bind_tcp("127.0.0.1", 0))
+        serving = asyncio.create_task(listener.serve())
+        await listener.started()
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(listener.address.rpartition(":")[2]))
+        for piece in pieces:
+            writer.write(piece)
+            await called.wait()
+        answer = await reader.read()
+        writer.close()
+        listener.stop()
+        await serving
+        return answer
+
+    return asyncio.run(asyncio.wait_for(exchange(), 10))
+
+
+def request(method: str, *headers: str) -> bytes:
+    return "\r\n".join([f"{method} / HTTP/1.1", "host: x", "connection: close", *headers, "", ""]).encode()
+
+
+async def read_all(receive: Receive) -> list[tuple[bytes, bool]]:
+    messages = []
+    more = True
+    while more:
+        message: Message = await receive()
+        more = message["more_body"]
+        messages.append((message["body"], more))
+    return messages
+
+
+def test_a_body_is_asked_for_before_the_app_is_called() -> None:
+    done: list[bool] = []
+
+    async def app(_scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.05)  # as long as an app looks at the head
+        asked = asyncio.ensure_future(receive())
+        done.append(asked.done())
+        assert (await asked)["body"] == b"hello"
+        await ok(send)
+
+    ask(app, request("POST", "content-length: 5") + b"hello")
+    assert done == [True]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "GET"])
+def test_a_body_comes_once_and_whole(method: str) -> None:
+    async def app(_scope: Scope, receive: Receive, send: Send) -> None:
+        await ok(send, repr(b"".join(body for body, _ in await read_all(receive))).encode())
+
+    head = request(method, "content-length: 10")
+    assert ask(app, head + b"hello", b"world").endswith(b"b'helloworld'")
+
+
+def test_one_without_a_body_gets_an_empty_one() -> None:
+    async def app(_scope: Scope, receive: Receive, send: Send) -> None:
+        await ok(send, repr(await read_all(receive)).encode())
+
+    assert ask(app, request("POST", "content-length: 0")).endswith(b"[(b'', False)]")
+    assert ask(app, request("GET")).endswith(b"[(b'', False)]")
+
+
+def test_an_app_that_asks_for_no_body_answers() -> None:
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await ok(send, b"no, thanks")
+
+    assert ask(app, request("POST", "content-length: 5") + b"hello").endswith(b"no, thanks")
+
+
+def test_each_call_has_a_context_of_its_own() -> None:
+    seen: list[str | None] = []
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        seen.append(NAME.get(None))
+        NAME.set("changed")
+        await ok(send)
+
+    NAME.set("the server's")
+    ask(app, request("GET").replace(b"close", b"keep-alive") + request("GET"))
+    assert seen == ["the server's", "the server's"]
+
+
+def test_what_an_app_raises_is_logged_and_answered_with_500(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise ValueError("no such luck")
+
+    assert ask(app, request("GET")).startswith(b"HTTP/1.1 500 ")
+    assert "no such luck" in caplog.text
