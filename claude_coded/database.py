@@ -117,7 +117,8 @@ class Database:
     def all(self, tenant: str | None) -> list[Conversation]:
         """Return a tenant's conversations, or those of all, the last used first."""
         rows = self._connection.execute(
-            f"{LISTED} WHERE ?1 IS NULL OR c.tenant = ?1 ORDER BY c.last_used_at DESC", (tenant,)
+            f"{LISTED} WHERE :tenant IS NULL OR c.tenant = :tenant ORDER BY c.last_used_at DESC",
+            {"tenant": tenant},
         )
         return list(conversations(rows))
 

@@ -42,6 +42,7 @@ _CONTENT: Final = re.compile(rb'\{"content":("(?:[^"\\]|\\.)*")\}')
 ANSWER_TIMEOUT: Final = 60.0
 START_TIMEOUT: Final = 30.0
 STOP_TIMEOUT: Final = 20.0
+NOTED_TIMEOUT: Final = 1.0
 """Seconds: of silence in an answer, for a process to come up, and for one to end after TERM."""
 
 SPARE_AGE: Final = 2.0
@@ -424,13 +425,21 @@ class Stamps:
         Raises BenchmarkError where the CLI was not asked just once.
         """
         asked, first = turn.asked, turn.asked + turn.first
-        noted = [line.split() for line in self._file.read_text().splitlines()]
-        times = [(what, int(at) / 1e9) for what, at in noted]
-        match [it for it in times if asked <= it[1] <= first]:
+        deadline = time.monotonic() + NOTED_TIMEOUT
+        passed = self._passed(asked, first)
+        while len(passed) < 2 and time.monotonic() < deadline:  # it notes what is on its way by then
+            time.sleep(POLL)
+            passed = self._passed(asked, first)
+        match passed:
             case [("in", taken), ("out", given)]:
                 return (taken - asked) + (first - given)
-            case passed:
+            case _:
                 raise BenchmarkError(f"what passed a CLI from {asked} to {first} is no turn: {passed}")
+
+    def _passed(self, since: float, until: float) -> list[tuple[str, float]]:
+        noted = [line.split() for line in self._file.read_text().splitlines() if line]
+        times = [(what, int(at) / 1e9) for what, at in noted]
+        return [it for it in times if since <= it[1] <= until]
 
 
 def _python_environment() -> dict[str, str]:

@@ -22,18 +22,17 @@ def test_what_cannot_be_started_has_ended(command: list[str]) -> None:
     asyncio.run(start())
 
 
-class Unwatched(asyncio.PidfdChildWatcher):
-    """What tells of the ends of children, on a machine that has no room for it."""
-
-    def add_child_handler(self, *_: object) -> None:
-        raise RuntimeError("can't start new thread")
-
-
 # Popen complains that nobody has waited for it, which is so.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="there are no child watchers any more")
 def test_what_runs_but_cannot_be_watched_is_ended() -> None:
     watcher = asyncio.get_child_watcher()
+
+    class Unwatched(asyncio.PidfdChildWatcher):
+        """What tells of the ends of children, on a machine that has no room for it."""
+
+        def add_child_handler(self, *_: object) -> None:
+            raise RuntimeError("can't start new thread")
 
     async def start() -> None:
         process = Process(Listener(lambda _: None, lambda: None, lambda: False))
