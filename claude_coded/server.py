@@ -37,6 +37,8 @@ MAX_CONNECTIONS: Final = 4096
 _NATIVE: Final[Any] = _granian  # its own hints are behind
 
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+_EXPECTING: Final = (b"expect", b"100-continue")
+"""Of a client that waits with its body: it is told to send it when that is asked for (RFC 9110, 10.1.1)."""
 
 
 class Server(embed.Server):
@@ -108,8 +110,8 @@ class Server(embed.Server):
         context = copy_context()
 
         def schedule(request: Any) -> None:  # noqa: ANN401
-            receive = _Receive(request.proto.receive)
-            if request.scope["method"] in _WITH_BODY:
+            receive, scope = _Receive(request.proto.receive), request.scope
+            if scope["method"] in _WITH_BODY and _EXPECTING not in scope["headers"]:
                 receive.ask()
             loop.call_soon_threadsafe(begin, request, receive, context=context)
 

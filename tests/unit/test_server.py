@@ -97,6 +97,18 @@ def test_an_app_that_asks_for_no_body_answers() -> None:
     assert ask(app, request("POST", "content-length: 5") + b"hello").endswith(b"no, thanks")
 
 
+def test_who_waits_to_be_told_to_send_a_body_is_told_when_the_app_asks() -> None:
+    async def refusing(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await ok(send, b"too much")
+
+    async def reading(_scope: Scope, receive: Receive, send: Send) -> None:
+        await ok(send, repr(await read_all(receive)).encode())
+
+    head = request("POST", "content-length: 5", "expect: 100-continue")
+    assert b"100 Continue" not in ask(refusing, head)
+    assert ask(reading, head, b"hello").startswith(b"HTTP/1.1 100 Continue")
+
+
 def test_each_call_has_a_context_of_its_own() -> None:
     seen: list[str | None] = []
 
