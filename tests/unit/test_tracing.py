@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import threading
 
 import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -113,6 +114,7 @@ def test_a_collector_that_never_answers_does_not_hold_up_the_end(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv(ENDPOINTS[0], f"http://127.0.0.1:{silent.getsockname()[1]}/v1/traces")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
         monkeypatch.setattr(opentelemetry, "CLOSE_SECONDS", 0.05)
         spans = opentelemetry.sending("1")
         spans.turn({}, "chat", "m", 0).end()
@@ -120,3 +122,8 @@ def test_a_collector_that_never_answers_does_not_hold_up_the_end(
         with silent.accept()[0] as asked:
             assert asked.recv(4) == b"POST"
     assert "the last spans are lost" in caplog.text
+    # Its retries draw random numbers, at which Hypothesis complains in whatever test comes next.
+    for thread in threading.enumerate():
+        if thread.name == "spans":
+            thread.join(20)
+            assert not thread.is_alive()
