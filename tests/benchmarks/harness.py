@@ -437,7 +437,7 @@ class Stamps:
                 raise BenchmarkError(f"what passed a CLI from {asked} to {first} is no turn: {passed}")
 
     def _passed(self, since: float, until: float) -> list[tuple[str, float]]:
-        noted = [line.split() for line in self._file.read_text().splitlines() if line]
+        noted = [line.split() for line in self._file.read_text().splitlines()]
         times = [(what, int(at) / 1e9) for what, at in noted]
         return [it for it in times if since <= it[1] <= until]
 

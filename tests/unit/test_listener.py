@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from granian import _granian
 from granian._granian import SocketHolder
 from granian.server.embed import Server
 
@@ -351,6 +352,23 @@ def test_a_cancelled_serve_stops() -> None:
             await served
         await refused(listener)
 
+    run(test())
+
+
+def test_a_server_that_cannot_begin_ends_both_serve_and_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise TypeError("no such arguments")
+
+    async def test() -> None:
+        listener = Listener(hello, bind_tcp("127.0.0.1", 0))
+        served, started = asyncio.create_task(listener.serve()), asyncio.create_task(listener.started())
+        with pytest.raises(TypeError, match="no such arguments"):
+            await served
+        with pytest.raises(RuntimeError, match=f"{listener.address} ended before"):
+            await started
+        await refused(listener)
+
+    monkeypatch.setattr(_granian, "ASGIWorker", refuse)
     run(test())
 
 
