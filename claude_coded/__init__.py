@@ -34,7 +34,7 @@ Layers; a row sees only the rows below it (checked by import-linter):
                                             what was used last, as far as there is room
     aside | listener | logs | systemd |     long work beside the loop | our own sockets, served | logging |
     events | tracing                        messages to systemd | what happens, as a stream | turns as spans
-    server                                  Granian, embedded, with bodies asked for ahead
+    server                                  Granian, embedded: bodies asked for, and tasks made, ahead
     configuration, settings, profiles       what is in force | what there is | models of the operator's
     workspaces, keys                        whose directory is where | clients' keys, wherever they are given
     reading | guide | defaults              how a setting's text is read | how commands explain themselves |

@@ -2,7 +2,8 @@
 
 A request passes three threads: one of Granian's reads it, a second one makes its scope of it and wakes the
 loop's, which runs the app. A body that is asked for there takes the same way once more. Here the second
-thread asks for it, so that most are there before the app looks for them.
+thread asks for it, so that most are there before the app looks for them. And it wakes a task that was made
+before: a new one would run a round of the loop later.
 
 Three things that are used of Granian are not public, and a contract test watches them:
 `Server._init_shared_socket`, what a target of `serve` is given, and `CallbackScheduler`.
@@ -12,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
-from contextvars import copy_context
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator, MutableMapping
+from contextvars import Context, copy_context
 from typing import Any, Final, TypeAlias
 
 from granian import _granian
@@ -73,6 +75,8 @@ class Server(embed.Server):
         self._handed_over = sock
         self._on_ready = on_ready
         self._cancelling = False
+        self._ended = False
+        self._waiting = deque[_Handover]()
         self.calls: set[asyncio.Task[None]] = set()
 
     def _init_shared_socket(self) -> None:
@@ -103,7 +107,12 @@ class Server(embed.Server):
         serve = worker.serve_async_uds if self._handed_over.family == socket.AF_UNIX else worker.serve_async
         serve(self._scheduler(loop), loop, stopping)
         self._on_ready()
-        await ended.wait()
+        try:
+            await ended.wait()
+        finally:
+            self._ended = True
+            for handover in list(self._waiting):
+                handover.task.cancel()
 
     def _scheduler(self, loop: asyncio.AbstractEventLoop) -> Any:  # noqa: ANN401
         """Return what is told of each request, in a thread of Granian's."""
@@ -113,13 +122,31 @@ class Server(embed.Server):
             receive, scope = _Receive(request.proto.receive), request.scope
             if scope["method"] in _WITH_BODY and _EXPECTING not in scope["headers"]:
                 receive.ask()
-            loop.call_soon_threadsafe(begin, request, receive, context=context)
+            try:
+                handover = self._waiting.popleft()
+            except IndexError:  # too many at once
+                loop.call_soon_threadsafe(begin, request, receive, context=context)
+            else:
+                handover.give(request, receive)
 
         def begin(request: Any, receive: Receive) -> None:  # noqa: ANN401
             task = loop.create_task(self._call(request, receive))
             self.calls.add(task)
             task.add_done_callback(self.calls.discard)
 
+        def make_one_wait() -> None:
+            if not self._ended:
+                handover = _Handover(loop, self._waiting)
+                handover.task = task = loop.create_task(take(handover))
+                task.add_done_callback(self.calls.discard)
+
+        async def take(handover: _Handover) -> None:
+            request, receive = await handover
+            self.calls.add(handover.task)
+            loop.call_soon(make_one_wait, context=context)
+            await self._call(request, receive)
+
+        loop.call_soon(make_one_wait, context=context)
         # The rest of what it takes is for tasks of its own making.
         scheduler = _NATIVE.CallbackScheduler(loop, self._app, None, None, None)
         scheduler._schedule_fn = schedule
@@ -136,6 +163,55 @@ class Server(embed.Server):
                 request.err(error)
         else:
             request.done()
+
+
+class _Handover:
+    """What a task waits for a request by: a future, as far as tasks can tell, that a thread gives its result.
+
+    A future of asyncio's would have its task run a round of the loop later than the thread's word comes.
+    That a task may wait for others is of asyncio's own interface (`asyncio.isfuture`).
+    """
+
+    __slots__ = ("_asyncio_future_blocking", "_context", "_given", "_loop", "_waiting", "_wake", "task")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, waiting: deque[_Handover]) -> None:
+        self._asyncio_future_blocking = False
+        self._loop = loop
+        self._waiting = waiting
+        self._given: tuple[Any, Receive] | None = None
+        self.task: asyncio.Task[None]
+
+    def give(self, request: Any, receive: Receive) -> None:  # noqa: ANN401
+        """Let the task have a request: by whoever has taken this from those that wait, in any thread."""
+        self._given = request, receive
+        self._loop.call_soon_threadsafe(self._wake, self, context=self._context)
+
+    def __await__(self) -> Generator[Any, None, tuple[Any, Receive]]:
+        self._asyncio_future_blocking = True
+        yield self
+        return self.result()
+
+    # Called by the task --------------------------------------------------------------------------------
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def add_done_callback(self, wake: Callable[[_Handover], None], *, context: Context) -> None:
+        self._wake, self._context = wake, context
+        self._waiting.append(self)
+
+    def cancel(self, msg: object = None) -> bool:
+        try:
+            self._waiting.remove(self)
+        except ValueError:  # it is woken anyway
+            return False
+        self._loop.call_soon(self._wake, self, context=self._context)
+        return True
+
+    def result(self) -> tuple[Any, Receive]:
+        if self._given is None:
+            raise asyncio.CancelledError
+        return self._given
 
 
 class _Receive:

@@ -1,7 +1,8 @@
 """The embedded server: what it hands an app, on a real socket, on loopback."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
 import pytest
@@ -20,6 +21,17 @@ async def ok(send: Send, content: bytes = b"") -> None:
     await send({"type": "http.response.body", "body": content})
 
 
+@asynccontextmanager
+async def served(app: Answer) -> AsyncIterator[int]:
+    """Serve an app; yields its port."""
+    listener = Listener(app, bind_tcp("127.0.0.1", 0))
+    serving = asyncio.create_task(listener.serve())
+    await listener.started()
+    yield int(listener.address.rpartition(":")[2])
+    listener.stop()
+    await serving
+
+
 def ask(app: Answer, *pieces: bytes) -> bytes:
     """Return what comes of a connection on which these are sent, each when the app has the one before."""
     called = asyncio.Event()
@@ -29,20 +41,25 @@ def ask(app: Answer, *pieces: bytes) -> bytes:
         await app(scope, receive, send)
 
     async def exchange() -> bytes:
-        listener = Listener(noted, bind_tcp("127.0.0.1", 0))
-        serving = asyncio.create_task(listener.serve())
-        await listener.started()
-        reader, writer = await asyncio.open_connection("127.0.0.1", int(listener.address.rpartition(":")[2]))
-        for piece in pieces:
-            writer.write(piece)
-            await called.wait()
-        answer = await reader.read()
-        writer.close()
-        listener.stop()
-        await serving
+        async with served(noted) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            for piece in pieces:
+                writer.write(piece)
+                await called.wait()
+            answer = await reader.read()
+            writer.close()
         return answer
 
     return asyncio.run(asyncio.wait_for(exchange(), 10))
+
+
+async def get(port: int) -> bytes:
+    """Return the answer to a request of a new connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request("GET"))
+    answer = await reader.read()
+    writer.close()
+    return answer
 
 
 def request(method: str, *headers: str) -> bytes:
@@ -128,3 +145,52 @@ def test_what_an_app_raises_is_logged_and_answered_with_500(caplog: pytest.LogCa
 
     assert ask(app, request("GET")).startswith(b"HTTP/1.1 500 ")
     assert "no such luck" in caplog.text
+
+
+def test_each_call_runs_in_a_task_that_waited_for_it() -> None:
+    ran: list[asyncio.Task[None] | None] = []
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        ran.append(asyncio.current_task())
+        await ok(send)
+
+    async def exchange() -> None:
+        async with served(app) as port:
+            for _ in range(3):
+                waiting = asyncio.all_tasks()
+                await get(port)
+                assert ran[-1] in waiting
+        assert len(set(ran)) == 3
+        assert asyncio.all_tasks() == {asyncio.current_task()}, "one waits that is not needed any more"
+
+    asyncio.run(exchange())
+
+
+def test_more_calls_at_once_than_tasks_wait_for() -> None:
+    async def exchange() -> None:
+        inside = asyncio.Barrier(8)
+
+        async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+            await inside.wait()
+            await ok(send, b"together")
+
+        async with served(app) as port:
+            answers = await asyncio.gather(*(get(port) for _ in range(8)))
+        assert all(answer.endswith(b"together") for answer in answers)
+
+    asyncio.run(asyncio.wait_for(exchange(), 10))
+
+
+def test_a_task_that_waits_for_a_call_can_be_cancelled() -> None:
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await ok(send, b"served")
+
+    async def exchange() -> None:
+        async with served(app) as port:
+            before = asyncio.all_tasks()
+            await get(port)
+            for task in asyncio.all_tasks() - before:
+                task.cancel()
+            assert (await get(port)).endswith(b"served")  # by one that is made for it
+
+    asyncio.run(asyncio.wait_for(exchange(), 10))
