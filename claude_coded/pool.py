@@ -293,6 +293,10 @@ class Pool:
 
     def post(self, event: s.Event) -> None:
         """Let the scheduler handle an event, after those before it, and carry out what it decides."""
+        self._handle(event)
+        self._look_soon()
+
+    def _handle(self, event: s.Event) -> None:
         self._inbox.append(event)
         if self._handling:
             return
@@ -305,13 +309,17 @@ class Pool:
                 self._beats += isinstance(event, s.Tick)
         finally:
             self._handling = False
+
+    def _look_soon(self) -> None:
         if self._look is None:
             self._look = asyncio.get_running_loop().call_later(BREATH, self._set_timer)
 
     async def _ask(self, ticket: int, event: s.Event, waits: Callable[[], None]) -> Any:  # noqa: ANN401 - None or a Lease
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._answers[ticket] = answer
-        self.post(event)
+        self._handle(event)
+        if not _is_content(event, answer):
+            self._look_soon()
         if not answer.done():
             waits()
         try:
@@ -495,3 +503,14 @@ class Pool:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def _is_content(event: s.Event, answer: "asyncio.Future[Any]") -> bool:
+    """Return whether one has the conversation, or its own worker, at once: nothing is due earlier by that.
+
+    What a fresh one wishes may change what spares are to be.
+    """
+    if not answer.done() or answer.exception() is not None:
+        return False
+    lease: Lease | None = answer.result()
+    return lease is None or (lease.hot and isinstance(event, s.WorkerWanted) and not event.want.fresh)

@@ -144,7 +144,10 @@ class Scheduler:
 
     def of(self, conversation: ConversationKey) -> WorkerView | None:
         """Return a conversation's worker, the one on its way out included."""
-        return next((w for w in self.workers.values() if w.conversation == conversation), None)
+        for worker in self.workers.values():  # asked for some times a turn: `next` takes twice as long
+            if worker.conversation == conversation:
+                return worker
+        return None
 
     def holds(self, conversation: ConversationKey) -> bool:
         """Return whether a turn of the conversation runs or is about to."""

@@ -75,6 +75,24 @@ def resume(name: str, kind: str = AGENT) -> Want:
     return Want(fit=kind, launch=("resume", name, kind), fresh=False)
 
 
+def check_deadline(
+    scheduler: Scheduler, event: Event, actions: list[Action], now: float, before: float
+) -> None:
+    """Check when the next tick is due, against what that was before an event.
+
+    Who has his conversation or its own worker at once leaves to that tick what is due meanwhile, and the
+    pool does not look again: nothing may be due earlier by that. Only a fresh wish may change what is due.
+    """
+    deadline = scheduler.deadline()
+    match event, actions:
+        case (TurnRequested(ticket), [Admit(granted), *_]) if ticket == granted:
+            assert deadline >= before
+        case (WorkerWanted(ticket, want), [Assign(granted, _, True)]) if ticket == granted:
+            assert want.fresh or deadline >= before
+        case _:
+            assert deadline > now
+
+
 @dataclass
 class Asked:
     number: int
@@ -101,9 +119,9 @@ class Bench:
         self.scheduler = Scheduler(limits, AGENT, _refill_at=self.now + REFILL_DELAY)
 
     def send(self, event: Event) -> list[Action]:
+        due = self.scheduler.deadline()
         actions = self.scheduler.handle(event, self.now)
-        # Who has what he asks for at once leaves to the next tick what is due meanwhile.
-        assert self.scheduler.deadline() > self.now or isinstance(event, TurnRequested | WorkerWanted)
+        check_deadline(self.scheduler, event, actions, self.now, due)
         return actions
 
     def wait(self, seconds: float) -> list[Action]:
@@ -1414,6 +1432,7 @@ class Pool(RuleBasedStateMachine):
     # What it is told ---------------------------------------------------------------------------------------
 
     def send(self, event: Event) -> list[Action]:
+        due = self.scheduler.deadline()
         actions = self.scheduler.handle(event, self.now)
         admitted = set()
         for action in actions:
@@ -1437,8 +1456,7 @@ class Pool(RuleBasedStateMachine):
                     if action.reason is StopReason.CAPACITY:
                         self.on_giving_way(process)
                     process.phase = Phase.STOPPING
-        # Who has what he asks for at once leaves to the next tick what is due meanwhile.
-        assert self.scheduler.deadline() > self.now or isinstance(event, TurnRequested | WorkerWanted)
+        check_deadline(self.scheduler, event, actions, self.now, due)
         return actions
 
     def end(self, asker: Asker) -> None:
