@@ -296,7 +296,8 @@ class Planner:
             raise InvalidRequest(
                 f"the conversation works in {launch.workspace}, which is another model's", param="model"
             )
-        if request.options.workspace not in {None, launch.workspace}:
+        chosen = request.options.workspace
+        if chosen is not None and chosen != launch.workspace:
             raise InvalidRequest(
                 f"the conversation works in {launch.workspace}, and stays there", param="X-Claude-Workspace"
             )

@@ -15,13 +15,15 @@ MAX_SCHEMAS: Final = 256 * 1024
 MAX_HOPS: Final = 16
 """References from one to the next at a schema's root: each copies what is beside it."""
 
-SIGNS: Final = (b'"json_schema"', b'"strict"', b"\\u005", b"\\u006", b"\\u007")
-"""What is in the JSON text of each request with a schema to check: such a word, or letters in disguise."""
+DISGUISES: Final = (b"\\u005", b"\\u006", b"\\u007")
+"""What is in the JSON text of a word of letters that does not have it as it is."""
 
 
 def may_have_schema(body: bytes) -> bool:
     """Return whether a request may have a schema that is checked."""
-    return any(sign in body for sign in SIGNS)
+    if b'"json_schema"' in body or b'"strict"' in body:
+        return True
+    return b"\\u00" in body and any(letters in body for letters in DISGUISES)
 
 
 def object_schema(schema: Mapping[str, Any], param: str) -> str:
