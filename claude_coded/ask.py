@@ -94,6 +94,11 @@ class Turn:
         return self._translator.started and self._heard
 
     @property
+    def answering(self) -> bool:
+        """Return whether the model has begun to answer, whatever it may say."""
+        return self._translator.answering
+
+    @property
     def open_calls(self) -> set[str]:
         """Return the calls that wait for their outcomes; it changes with time."""
         return self._translator.calls.open

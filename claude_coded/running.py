@@ -7,7 +7,7 @@ conversation stands, or waits for the client's tools, or is stopped.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -196,6 +196,7 @@ class Run:
         self._handed = False  # its reader has what there was, and does not ask for more
         self._untold: Collection[TurnEvent] = ()  # of what the reader has by now
         self._answering = False
+        self._begins = False  # the model, as far as the reader knows
 
     @property
     def progress(self) -> "Progress":
@@ -207,41 +208,41 @@ class Run:
         """Return the tokens so far."""
         return self._before + self._turn.usage if self._turn is not None else self._before
 
-    async def events(self) -> AsyncIterator[list[AnswerEvent]]:
-        """Yield the turn's events.
+    async def events(self) -> AsyncIterator[list[AnswerEvent] | None]:
+        """Yield the turn's events: first an empty batch, when the worker has been asked.
 
-        None where the model begins to answer, or where nothing came for the time between two signs of life.
-        Raises CodedError for what goes wrong before the model is asked.
+        Another one is empty where the model begins to answer. None comes where nothing else came for as long
+        as the status line is held, and then for the time between two signs of life.
+        Raises CodedError for what goes wrong before the model answers.
         """
-        try:
-            turn, plan, taken = await self._begin()
-        except CodedError as error:
-            self._course.fails(error, self._used())
-            raise
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        turn, plan = await self._begin()
+        yield []
+        server = self._runs.settings.server
+        patience = started + server.header_hold - loop.time()
         while True:
+            taken = await turn.take(patience if patience > 0 else server.keep_alive)
+            patience = 0.0
+            if not self._answering and (death := _death_before_all(turn, taken)) is not None:
+                turn, plan = await self._begin(instead_of=(death, plan))
+                continue
             self._untold = taken
             self._note_first(taken)
-            events = self._ending(self._stopper.feed(self._activity.show(taken)), turn)
-            self._said.add(events)
-            for batch in in_batches(events, streamed=self.request.streamed) if events or not taken else ():
+            for batch in self._batches_of(taken, turn):
                 end = batch[-1] if batch else None
-                if isinstance(end, TurnFinished | TurnFailed):
-                    self._tell()
-                if isinstance(end, TurnFinished):
-                    batch[-1] = await self._finish(plan, end)
-                elif isinstance(end, TurnFailed):
-                    self._course.fails(end.error, self._used())
+                if batch and isinstance(end, TurnFinished | TurnFailed):
+                    batch[-1] = await self._conclude(end, plan)
                 self._handed = True
                 yield batch
                 self._handed = False
                 if self.request.streamed:
-                    self._seen += [event.text for event in batch if isinstance(event, TextDelta)]
+                    self._seen += [event.text for event in batch or () if isinstance(event, TextDelta)]
                 if isinstance(end, TurnFinished | TurnFailed):
                     return
                 if self._lease is None and self._failure is not None:
                     raise self._failure  # it was not waited for any longer
             self._tell()
-            taken = await turn.take(self._runs.settings.server.keep_alive)
 
     def _note_first(self, taken: list[TurnEvent]) -> None:
         if self._answering or not taken or isinstance(taken[0], TurnFailed) or self._lease is None:
@@ -254,6 +255,15 @@ class Run:
         untold, self._untold = self._untold, ()
         if untold:
             self._course.hears(untold, self._used)
+
+    def _batches_of(self, taken: list[TurnEvent], turn: Turn) -> Sequence[list[AnswerEvent] | None]:
+        """Return what is handed over of what came, or because nothing came."""
+        if not taken:
+            begins, self._begins = turn.answering and not self._begins, turn.answering
+            return ([] if begins else None,)
+        events = self._ending(self._stopper.feed(self._activity.show(taken)), turn)
+        self._said.add(events)
+        return in_batches(events, streamed=self.request.streamed) if events else ()
 
     def _ending(self, events: list[AnswerEvent], turn: Turn) -> list[AnswerEvent]:
         """Return the events, with the end that the client's wishes make of it."""
@@ -311,7 +321,18 @@ class Run:
 
     # Beginning -----------------------------------------------------------------------------------------
 
-    async def _begin(self) -> tuple[Turn, Plan, list[TurnEvent]]:
+    async def _begin(self, instead_of: tuple[CodedError, Plan] | None = None) -> tuple[Turn, Plan]:
+        """Have a worker asked, also instead of one that was lost with its plan."""
+        try:
+            if instead_of is not None:
+                self._lose_worker(*instead_of)
+            return await self._find_and_ask()
+        except CodedError as error:
+            self._course.fails(error, self._used())
+            raise
+
+    async def _find_and_ask(self) -> tuple[Turn, Plan]:
+        """Have a worker asked; where a plan fails, by another one."""
         while True:
             admission = await self._runs.pool.admit(self.request.key, self._course.waits)
             self._course.reach("admitted")
@@ -332,16 +353,12 @@ class Run:
             self._course.reach("granted", worker=self._lease.worker.name, age=self._lease.worker.age)
             self._runs.enter(self)
             try:
-                return await self._attempt(self._lease, known, plan, seat)
+                return await self._attempt(self._lease, known, plan, seat), plan
             except REPLANNED as error:
-                self._planner.learn(error, plan)
-                self._complain("a turn begins again", error)
-            self._conclude_lost()
+                self._lose_worker(error, plan)
 
-    async def _attempt(
-        self, lease: Lease, known: Conversation | None, plan: Plan, seat: Seat
-    ) -> tuple[Turn, Plan, list[TurnEvent]]:
-        """Ask the worker, and wait for the turn's first events."""
+    async def _attempt(self, lease: Lease, known: Conversation | None, plan: Plan, seat: Seat) -> Turn:
+        """Have the worker asked."""
         ask = self._answer if plan.way is Way.ANSWER else self._ask
         self._course.starts(lease.worker.name, plan.way, hot=lease.hot)
         self._turn = turn = await ask(lease, known, plan, seat)
@@ -350,13 +367,12 @@ class Run:
             self._timer = asyncio.get_running_loop().call_later(timeout, self._late)
         if self._failure is not None:
             turn.fail(self._failure)
-        first = await turn.take()
-        failed = first[0].error if first and isinstance(first[0], TurnFailed) else None
-        if isinstance(failed, WorkerDied) and not turn.begun:
-            raise failed
-        return turn, plan, first
+        return turn
 
-    def _conclude_lost(self) -> None:
+    def _lose_worker(self, error: CodedError, plan: Plan) -> None:
+        """Take note of a plan that failed with its worker. Raises the error where there is no other one."""
+        self._planner.learn(error, plan)
+        self._complain("a turn begins again", error)
         lease, self._lease = self._lease, None
         if lease is not None:
             lease.give_back(keep=False)
@@ -475,6 +491,14 @@ class Run:
 
     # Ending --------------------------------------------------------------------------------------------
 
+    async def _conclude(self, end: TurnFinished | TurnFailed, plan: Plan) -> TurnFinished | TurnFailed:
+        """Record a turn and return its end with that, or tell why it fails."""
+        self._tell()
+        if isinstance(end, TurnFinished):
+            return await self._finish(plan, end)
+        self._course.fails(end.error, self._used())
+        return end
+
     async def _finish(self, plan: Plan, end: TurnFinished) -> TurnFinished:
         """Record the turn and return its end, with that. It is concluded from here on, whoever leaves."""
         lease, self._lease = self._lease, None
@@ -566,6 +590,12 @@ def in_batches(events: list[AnswerEvent], *, streamed: bool) -> list[list[Answer
     if streamed and len(events) > 1 and isinstance(events[-1], TurnFinished):
         return [events[:-1], events[-1:]]
     return [events]
+
+
+def _death_before_all(turn: Turn, taken: list[TurnEvent]) -> WorkerDied | None:
+    """Return the death of a worker that the model cannot have been asked by."""
+    error = taken[0].error if taken and isinstance(taken[0], TurnFailed) else None
+    return error if isinstance(error, WorkerDied) and not turn.begun else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,7 @@ class TurnService:
         told, digests = await self.aside.run(request.size, _read, request)
         if not digests:
             return Located(request, told)
-        found = self._hot_at(digests[:1]) or await self.store.find(digests)
+        found = self._hot_at(digests[0]) or await self.store.find(digests)
         found = [turn for turn in found if self._may_go_on(request, turn.workspace)]
         ready = [turn for turn in found if turn.is_head and not self._is_running(turn.key)]
         if ready:
@@ -138,13 +138,21 @@ class TurnService:
         chosen = request.options.workspace
         own = workspaces.admits(self.settings.claude, request.key.tenant, workspace)
         foreign = is_anothers(workspace, request.profile, self.settings)
-        return chosen in {None, workspace} and not foreign and (own or request.profile.workspace is not None)
+        suits = chosen is None or chosen == workspace
+        return suits and not foreign and (own or request.profile.workspace is not None)
 
-    def _hot_at(self, digests: Sequence[bytes]) -> list[Found]:
+    def _hot_at(self, digest: bytes) -> list[Found]:
         """Return the heads of hot conversations that wait at a history: no other would be chosen."""
         hot = [view.conversation for view in self._pool.views if view.conversation is not None]
-        waiting = [key for key in hot if self._waits(key) and not self._is_running(key)]
-        return [found for digest in digests for found in self.store.standing(digest, waiting)]
+        found = self.store.standing(digest, hot)
+        return [turn for turn in found if self._waits(turn.key) and not self._is_running(turn.key)]
+
+    def is_ready(self, located: Located) -> bool:
+        """Return whether a turn goes on where a hot worker waits: it need not wait for one, nor seed it."""
+        key, told = located.request.key, located.told
+        if not self._waits(key) or self._pool.holds(key):
+            return False
+        return not told.has_history or bool(self.store.standing(told.digests[-1], [key]))
 
     def _waits(self, key: ConversationKey) -> bool:
         return self._pool.is_idle(key) or self._pool.is_parked(key)
@@ -178,6 +186,8 @@ class TurnService:
 
         The one that the client goes on after, then what is hot and idle, the hinted, the latest.
         """
+        if len(found) == 1:
+            return found[0]
         hint = request.hint
         return max(
             found,
@@ -189,11 +199,11 @@ class TurnService:
             ),
         )
 
-    async def run(self, located: Located) -> AsyncIterator[list[AnswerEvent]]:
+    async def run(self, located: Located) -> AsyncIterator[list[AnswerEvent] | None]:
         """Yield a turn's events in batches, each what has come since the last; the end comes last.
 
-        A batch is empty where the model begins to answer, and where nothing came for so long that its client
-        wants a sign of life.
+        The first is empty: the worker has been asked. So is one where the model begins to answer. None comes
+        where nothing came for so long that its client wants a sign of life.
         Every failure is a TurnFailed. Giving up the iteration ends the turn: close it (`aclosing`).
         """
         run = Run(self._runs, located)

@@ -4,7 +4,6 @@ import logging
 import re
 import time
 from collections.abc import Mapping
-from secrets import token_hex
 from typing import Any, Final, cast
 
 import falcon
@@ -28,7 +27,7 @@ from claude_coded.http.resources import (
     Models,
 )
 from claude_coded.http.responses import Responses
-from claude_coded.http.turns import Request
+from claude_coded.http.turns import Request, random_name
 from claude_coded.metrics import Metrics
 from claude_coded.openai.wire import encode
 from claude_coded.server import App, Message, Receive, Scope, Send
@@ -115,7 +114,7 @@ class RequestIds:
     async def process_request(self, req: Request, _: falcon.asgi.Response) -> None:
         """Choose the id."""
         given = req.get_header("X-Request-ID") or ""
-        req.context.request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{token_hex(16)}"
+        req.context.request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{random_name()}"
         logs.note(request=req.context.request_id)
 
     async def process_response(

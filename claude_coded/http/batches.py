@@ -12,19 +12,21 @@ from claude_coded.turn import AnswerEvent, TurnFailed, TurnFinished
 class Batches:
     """A turn's batches of events, to be had with a time limit and no loss.
 
-    The first one may take any time, so a task of its own gets it. After that the turn itself tells, by an
-    empty batch, that nothing has come for long, and its reader runs it: a batch costs no task then.
+    The turn tells first, by an empty batch, that its worker was asked. That may take any time, so a task of
+    its own gets it, unless the worker waits for it. After that the turn tells, by None, that nothing has come
+    for long, and its reader runs it: a batch costs no task then.
     `on_end` is told once, before anybody has the turn's end, or when the turn is closed without one.
     """
 
     def __init__(
-        self, events: AsyncIterator[list[AnswerEvent]], on_end: Callable[[], None] | None = None
+        self, events: AsyncIterator[list[AnswerEvent] | None], on_end: Callable[[], None] | None = None
     ) -> None:
         self._events = events
         self._on_end = on_end
-        self._first: asyncio.Future[list[AnswerEvent]] | None = None
+        self._first: asyncio.Future[list[AnswerEvent] | None] | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._begun = False
+        self._asked = False
+        self._refused: list[AnswerEvent] | None = None  # instead of being asked; nobody has it yet
         self._reader: asyncio.Task[object] | None = None
         self._reading: asyncio.Future[None] | None = None
         self._failure: CodedError | None = None
@@ -42,32 +44,31 @@ class Batches:
             self._failure = error
             self._closing = asyncio.ensure_future(self._close())
 
-    def begin(self) -> None:
-        """Have the first batch made, from the loop's next round on."""
-        if self._first is None:
-            self._first = asyncio.get_running_loop().create_task(self._get_first())
+    async def ask(self) -> None:
+        """Have the worker asked, by the caller: of a turn that need not wait for it. It costs no task."""
+        self._refused = await anext(self._events)
+        self._asked = True
 
     async def next(self, seconds: float) -> list[AnswerEvent] | None:
-        """Return the next batch; None when none came in time: the first within so many seconds.
+        """Return the next batch; None when none came in time, or the worker was not asked in so many seconds.
 
         The first one is empty where the model has begun to answer and nothing is there yet.
         """
         if failed := self._failed():
             return failed
-        if self._begun:
-            return await self._read()
-        if not await self._has_first(seconds):
+        if not self._asked and not await self._is_asked(seconds):
             return None
         if failed := self._failed():
             return failed
-        assert self._first is not None
-        self._begun = True
-        return self._noted(self._first.result())
+        if refused := self._refused:
+            self._refused = None
+            return self._noted(refused)
+        return await self._read()
 
-    async def _has_first(self, seconds: float) -> bool:
-        """Return whether the first batch is there within so many seconds."""
-        self.begin()
-        assert self._first is not None
+    async def _is_asked(self, seconds: float) -> bool:
+        """Return whether the worker has been asked within so many seconds."""
+        if self._first is None:
+            self._first = asyncio.get_running_loop().create_task(self._get_first())
         if not self._first.done():
             loop = asyncio.get_running_loop()
             self._waiter = waiter = loop.create_future()
@@ -77,9 +78,11 @@ class Batches:
             finally:
                 if timer is not None:
                     timer.cancel()
+        if self._first.done() and self._failure is None:
+            self._refused, self._asked = self._first.result(), True
         return self._first.done()
 
-    async def _get_first(self) -> list[AnswerEvent]:
+    async def _get_first(self) -> list[AnswerEvent] | None:
         try:
             return await anext(self._events)
         finally:
@@ -89,7 +92,7 @@ class Batches:
         self._reader = asyncio.current_task()
         self._reading = asyncio.get_running_loop().create_future()
         try:
-            return self._noted(await anext(self._events)) or None
+            return self._noted(await anext(self._events))
         except asyncio.CancelledError:
             assert self._reader is not None
             if self._failure is None or self._reader.uncancel() > 0:  # that was not us
@@ -99,7 +102,7 @@ class Batches:
             self._reading.set_result(None)
             self._reading = None
 
-    def _noted(self, events: list[AnswerEvent]) -> list[AnswerEvent]:
+    def _noted(self, events: list[AnswerEvent] | None) -> list[AnswerEvent] | None:
         if events and isinstance(events[-1], TurnFinished | TurnFailed):
             self._tell_end()
         return events
@@ -121,7 +124,7 @@ class Batches:
 
     async def _close(self) -> None:
         try:
-            if self._first is not None and not self._begun:
+            if self._first is not None and not self._asked:
                 self._first.cancel()
                 with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
                     await self._first

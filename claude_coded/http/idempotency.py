@@ -169,10 +169,6 @@ class Follower:
             await self.aclose()
             raise
 
-    def begin(self) -> None:
-        """Have the first batch made, if nobody does, from the loop's next round on."""
-        self._turn.pull(self._at)
-
     async def next(self, seconds: float) -> list[AnswerEvent] | None:
         """Return the next batch; None when none came within so many seconds."""
         batch = await self._turn.batch(self._at, seconds)
@@ -210,15 +206,10 @@ class _Turn:
     async def begun(self) -> Begun:
         return await asyncio.shield(self._begun)
 
-    def pull(self, at: int) -> "asyncio.Task[None] | None":
-        """Have a batch made that is not there yet, and return what makes it."""
-        if at == len(self._recorded) and self._pending is None:
-            self._pending = asyncio.ensure_future(self._take())
-        return self._pending if at == len(self._recorded) else None
-
     async def batch(self, at: int, seconds: float) -> list[AnswerEvent] | None:
         """Return a batch by its number; None when it did not come within so many seconds."""
-        if (pending := self.pull(at)) is not None:
+        if at == len(self._recorded):
+            pending = self._pending = self._pending or asyncio.ensure_future(self._take())
             await asyncio.wait((pending,), timeout=None if seconds == math.inf else seconds)
             if not pending.done():
                 return None

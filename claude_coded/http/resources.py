@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
-from secrets import token_hex
 from typing import Any
 
 import falcon
@@ -21,11 +20,13 @@ from claude_coded.http.turns import (
     Request,
     begin,
     claim,
+    closed_on_failure,
     hint,
     json_body,
     name_conversation,
     name_ignored,
     named,
+    random_name,
     send,
     trace,
     weight,
@@ -69,7 +70,7 @@ class ChatCompletions:
             resp.set_header(CONVERSATION_HEADER, name)
         profile = self._service.models.profile(chat.model)
         request = TurnRequest(
-            key=ConversationKey(req.context.tenant, name or f"conv-{token_hex(16)}"),
+            key=ConversationKey(req.context.tenant, name or f"conv-{random_name()}"),
             profile=profile,
             messages=chat.messages,
             system=chat.system,
@@ -87,6 +88,10 @@ class ChatCompletions:
         )
         claimed = await claim(req, body, aside)
         begun = await self._replays.begin(claimed, partial(self._begin, request))
+        async with closed_on_failure(begun.batches):
+            await self._answer(resp, chat, begun)
+
+    async def _answer(self, resp: falcon.asgi.Response, chat: ChatRequest, begun: Begun) -> None:
         name_conversation(resp, begun.conversation)
         name_ignored(resp, chat.ignored)
         envelope = Envelope(f"chatcmpl-{begun.serial}", begun.created, chat.model, functions=chat.functions)

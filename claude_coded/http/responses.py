@@ -4,10 +4,8 @@ import contextlib
 import logging
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from secrets import token_hex
 from typing import Any, Final
 
 import falcon
@@ -31,11 +29,13 @@ from claude_coded.http.turns import (
     Request,
     begin,
     claim,
+    closed_on_failure,
     hint,
     json_body,
     name_conversation,
     name_ignored,
     named,
+    random_name,
     send,
     trace,
     weight,
@@ -105,8 +105,12 @@ class Responses:
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response) -> None:
         """Run a turn."""
-        with _naming_the_input():
+        try:
             await self._respond(req, resp)
+        except CodedError as error:
+            if error.param == "messages":  # what stands for them in such a request
+                error.param = "input"
+            raise
 
     async def _respond(self, req: Request, resp: falcon.asgi.Response) -> None:
         header = named(req, resp)
@@ -120,12 +124,16 @@ class Responses:
         request, system = await self._turn(req, asked, name)
         claimed = await claim(req, body, self._service.aside)
         begun = await self._replays.begin(claimed, partial(self._begin, request))
-        name_conversation(resp, begun.conversation)
-        name_ignored(resp, asked.ignored)
-        answer = Answer(Head(begun.serial, begun.created, begun.conversation, asked))
-        ends = self._join(ConversationKey(req.context.tenant, begun.conversation), answer, system)
+        async with closed_on_failure(begun.batches):
+            name_conversation(resp, begun.conversation)
+            name_ignored(resp, asked.ignored)
+            answer = Answer(Head(begun.serial, begun.created, begun.conversation, asked))
+            ends = self._join(ConversationKey(req.context.tenant, begun.conversation), answer, system)
+            await self._answer(resp, begun, answer, ends)
+
+    async def _answer(self, resp: falcon.asgi.Response, begun: Begun, answer: Answer, ends: Ends) -> None:
         try:
-            if asked.stream:
+            if answer.head.request.stream:
                 encoder, server = EventEncoder(answer), self._service.settings.server
                 await send(resp, begun.batches, encoder, server, traffic=self._traffic, ends=ends)
                 return
@@ -189,7 +197,7 @@ class Responses:
         system = "\n\n".join(text for text in (asked.instructions, carried) if text)
         said_any = bool(texts) or asked.instructions is not None or asked.previous is not None
         request = TurnRequest(
-            key=ConversationKey(tenant, name or f"conv-{token_hex(16)}"),
+            key=ConversationKey(tenant, name or f"conv-{random_name()}"),
             profile=profile,
             messages=messages,
             system=system if said_any else None,
@@ -308,17 +316,6 @@ class Responses:
         if kept is None:
             raise _unknown(name)
         return kept
-
-
-@contextlib.contextmanager
-def _naming_the_input() -> Iterator[None]:
-    """Have errors about messages name what stands for them in a request for a response."""
-    try:
-        yield
-    except CodedError as error:
-        if error.param == "messages":
-            error.param = "input"
-        raise
 
 
 async def _nothing() -> None:

@@ -1,11 +1,11 @@
 """What requests for a turn share: what they say besides their body, and how their answers are sent."""
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
-from secrets import token_hex
+from os import urandom
 from typing import Final, Protocol
 
 import falcon
@@ -71,16 +71,40 @@ class Ends:
     left: Callable[[], None]
 
 
+def random_name() -> str:
+    """Return 32 random hexadecimal digits, which nobody can guess."""
+    return urandom(16).hex()  # `secrets` comes to the same, by four more calls
+
+
 async def begin(service: TurnService, limits: KeyLimits, request: TurnRequest) -> tuple[Begun, Batches]:
-    """Begin a turn, one of its key's until its end is known. Raises TooManyTurns, and what keeps it off."""
+    """Begin a turn, one of its key's until its end is known; it is to be closed, whatever happens.
+
+    A worker that waits for it has been asked by then: what the answer begins with is made while the CLI
+    works. Raises TooManyTurns, and what keeps it off.
+    """
     leave = limits.enter(request.key.tenant)
     try:
         located = await service.locate(request)
     except BaseException:
         leave()
         raise
+    name = located.request.key.id
+    logs.note(conversation=name)
     batches = Batches(service.run(located), leave)
-    return Begun(located.request.key.id, token_hex(16), int(service.now()), batches), batches
+    async with closed_on_failure(batches):
+        if service.is_ready(located):
+            await batches.ask()
+    return Begun(name, random_name(), int(service.now()), batches), batches
+
+
+@asynccontextmanager
+async def closed_on_failure(batches: Batches | Follower) -> AsyncIterator[None]:
+    """End a turn whose answer cannot be made, or is not wanted any more."""
+    try:
+        yield
+    except BaseException:
+        await batches.aclose()
+        raise
 
 
 async def json_body(req: Request) -> bytes:
@@ -154,16 +178,10 @@ async def send(
     Its bytes are added to the traffic. Raises what fails before the model begins to answer, within the time
     that the status line waits for that.
     """
-    try:
-        batches.begin()
-        await asyncio.sleep(0)  # what comes first is made while the CLI works, not when it has answered
-        start = encoder.start()
-        first = await batches.next(server.header_hold)
-        if first and isinstance(first[0], TurnFailed):
-            raise first[0].error
-    except BaseException:
-        await batches.aclose()
-        raise
+    start = encoder.start()
+    first = await batches.next(server.header_hold)
+    if first and isinstance(first[0], TurnFailed):
+        raise first[0].error
     resp.content_type = "text/event-stream"
     resp.set_header("Cache-Control", "no-cache")
     resp.set_header("X-Accel-Buffering", "no")

@@ -58,9 +58,13 @@ class Service:
             raise self.failure
         return Located(request, read(request))
 
+    def is_ready(self, _: Located) -> bool:
+        return self.gate.is_set()
+
     async def run(self, located: Located) -> AsyncIterator[list[AnswerEvent]]:
         text = f"turn {len(self.asked)} of {located.request.key.tenant}"
         await self.gate.wait()
+        yield []
         yield [TextDelta(text), TurnFinished()]
 
     def now(self) -> float:

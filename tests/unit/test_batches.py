@@ -29,11 +29,14 @@ def on_a_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]
 class Source:
     """A turn whose batches the test makes."""
 
-    given: asyncio.Queue[list[AnswerEvent]] = field(default_factory=asyncio.Queue)
+    given: asyncio.Queue[list[AnswerEvent] | None] = field(default_factory=asyncio.Queue)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
     ended: bool = False
 
-    async def events(self) -> AsyncIterator[list[AnswerEvent]]:
+    async def events(self) -> AsyncIterator[list[AnswerEvent] | None]:
         try:
+            await self.asked.wait()
+            yield []
             while True:
                 yield await self.given.get()
         finally:
@@ -48,17 +51,19 @@ def say(text: str) -> list[AnswerEvent]:
 async def begun() -> tuple[Source, Batches]:
     source = Source()
     batches = Batches(source.events())
+    source.asked.set()
     source.given.put_nowait(say("first"))
     assert await batches.next(math.inf) == say("first")
     return source, batches
 
 
 @on_a_loop
-async def test_the_first_batch_may_be_late() -> None:
+async def test_the_worker_may_be_asked_late() -> None:
     source = Source()
     batches = Batches(source.events())
     assert await batches.next(0) is None
     assert await batches.next(0) is None
+    source.asked.set()
     source.given.put_nowait(say("first"))
     assert await batches.next(math.inf) == say("first")
     await batches.aclose()
@@ -66,12 +71,42 @@ async def test_the_first_batch_may_be_late() -> None:
 
 
 @on_a_loop
-async def test_an_empty_batch_is_silence() -> None:
+async def test_who_need_not_wait_asks_for_himself() -> None:
+    source = Source()
+    source.asked.set()
+    batches = Batches(source.events())
+    tasks = asyncio.all_tasks()
+    await batches.ask()
+    source.given.put_nowait(say("first"))
+    assert await batches.next(0) == say("first")
+    assert asyncio.all_tasks() == tasks
+    await batches.aclose()
+    assert source.ended
+
+
+@pytest.mark.parametrize("ahead", [True, False], ids=["by its reader", "by a task"])
+@on_a_loop
+async def test_a_turn_that_fails_before_its_worker_is_asked(*, ahead: bool) -> None:
+    async def refused() -> AsyncIterator[list[AnswerEvent] | None]:
+        yield [TurnFailed(STOPPED)]
+
+    told: list[str] = []
+    batches = Batches(refused(), lambda: told.append("end"))
+    if ahead:
+        await batches.ask()
+    assert await batches.next(math.inf) == [TurnFailed(STOPPED)]
+    assert told == ["end"]
+    await batches.aclose()
+
+
+@pytest.mark.parametrize("empty", [[], None], ids=["the model begins", "silence"])
+@on_a_loop
+async def test_an_empty_batch_is_no_end(empty: list[AnswerEvent] | None) -> None:
     source, batches = await begun()
-    source.given.put_nowait([])
+    source.given.put_nowait(empty)
     source.given.put_nowait(say("a"))
     source.given.put_nowait([TurnFinished()])
-    assert await batches.next(9) is None
+    assert await batches.next(9) == empty
     assert await batches.next(9) == say("a")
     assert await batches.next(9) == [TurnFinished()]
     await batches.aclose()
@@ -99,6 +134,7 @@ async def test_a_reader_is_told_that_the_turn_was_ended(*, early: bool) -> None:
 @on_a_loop
 async def test_the_end_is_told_before_anybody_has_it(*, alone: bool) -> None:
     source = Source()
+    source.asked.set()
     told: list[str] = []
     batches = Batches(source.events(), lambda: told.append("end"))
     if not alone:

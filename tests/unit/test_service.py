@@ -35,6 +35,7 @@ class OneIdle:
     views: list[WorkerView] = field(
         default_factory=lambda: [WorkerView(1, "launch", Phase.IDLE, conversation=KEY)]
     )
+    held: bool = False
 
     def on_release(self, tell: object, unused: object) -> None: ...
 
@@ -48,7 +49,7 @@ class OneIdle:
         return False
 
     def holds(self, _: ConversationKey) -> bool:
-        return False
+        return self.held
 
 
 def asking(text: str, number: int) -> TurnRequest:
@@ -121,6 +122,32 @@ def test_a_conversation_is_found_by_one_of_those_who_ask_at_once(tmp_path: Path)
         assert found == [KEY, ConversationKey("default", "new-1"), ConversationKey("default", "new-2")]
         clock[0] += PROMISE  # the one who found it has left before its turn began
         assert (await service.locate(asking("two", 3))).request.key == KEY
+        await store.close()
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    ("key", "past", "held", "ready"),
+    [
+        (KEY, (), False, True),
+        (KEY, SAID, False, True),
+        (KEY, SAID, True, False),
+        (KEY, (SAID[0], Message.of(Role.ASSISTANT, "another answer")), False, False),
+        (KEY._replace(id="new"), (), False, False),
+    ],
+    ids=["tells-nothing", "tells-the-same", "runs-a-turn", "tells-otherwise", "is-unknown"],
+)
+def test_who_goes_on_where_a_worker_waits_need_not_wait(
+    tmp_path: Path, key: ConversationKey, past: tuple[Message, ...], held: bool, ready: bool
+) -> None:
+    async def test() -> None:
+        store = Store(tmp_path)
+        await store.open()
+        await know(store)
+        service = a_service(store, OneIdle(held=held), wall=lambda: 0.0, clock=lambda: 0.0)
+        request = TurnRequest(key, PROFILE, (*past, Message.of(Role.USER, "two")))
+        assert service.is_ready(await service.locate(request)) is ready
         await store.close()
 
     asyncio.run(test())
