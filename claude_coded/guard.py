@@ -195,7 +195,7 @@ class _Exchange:
         self.cut = False  # in its body
         self._over = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._begin: asyncio.TimerHandle | None = None
+        self._begin: asyncio.Handle | None = None
         self._watch: asyncio.Future[Message] | None = None
 
     async def run(self, app: App, scope: Scope) -> None:
@@ -226,6 +226,10 @@ class _Exchange:
             watch.cancel()
 
     def _watch_soon(self) -> None:
+        # What the app does at once comes first, even before the timer is set: it asks a worker.
+        self._begin = asyncio.get_running_loop().call_soon(self._watch_later)
+
+    def _watch_later(self) -> None:
         # A response that is made at once never pays for the watch, and no other waits for its beginning.
         self._begin = asyncio.get_running_loop().call_later(_UNWATCHED, self._watch_client)
 
