@@ -6,8 +6,9 @@ session is taken back (a rewind) before anything else is asked, and so are finis
 has dropped.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -34,17 +35,18 @@ from claude_coded.turn import (
 # Digests -----------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=64)  # of the turn of a named conversation it is all that is digested before it is asked
 def seed_digest(tenant: str, *, agent: bool) -> bytes:
     """Return where a tenant's chains begin: what another tenant or kind of model said never matches."""
     return sha256(f"{int(agent)}:{tenant}".encode()).digest()
 
 
-def chain(start: bytes, messages: Iterable[Message]) -> list[bytes]:
+def chain(start: bytes, messages: Collection[Message]) -> list[bytes]:
     """Return the digest after each message."""
     return _walk(start, messages)[0]
 
 
-def _walk(start: bytes, messages: Iterable[Message]) -> tuple[list[bytes], list[int]]:
+def _walk(start: bytes, messages: Collection[Message]) -> tuple[list[bytes], list[int]]:
     """Return the digest after each message, and after how many of them an answer is followed by a question.
 
     Both at once: a long history is in no cache, and every way through it counts.
@@ -52,6 +54,8 @@ def _walk(start: bytes, messages: Iterable[Message]) -> tuple[list[bytes], list[
     digests: list[bytes] = []
     ends: list[int] = []
     digest, answer, answered = start, Role.ASSISTANT, False
+    if not messages:
+        return digests, ends
     new = sha256().copy  # costs less than the constructor, which looks for the algorithm
     for message in messages:
         parts = message.parts
@@ -396,6 +400,11 @@ def follow(known: Conversation, path: Sequence[Head], points: Sequence[Head], to
     return _behind(turn, known, rest, told, cut)
 
 
+def follow_head(known: Conversation, head: Head, told: Told) -> Plan:
+    """Return the plan for a request whose history ends where the conversation stands, at a whole turn."""
+    return _behind(head, known, (), told, ())
+
+
 def _begin_in(path: Sequence[Head], told: Told) -> Plan:
     """Return the plan that begins anew: in the session that is there, if no turn of it is whole."""
     cut = () if standing(path) else tuple(turn.span for turn in path[-1:])
@@ -481,7 +490,7 @@ def seen_before(unfinished: Unfinished | None, asked: tuple[Message, ...]) -> tu
     return (*unfinished.lead, *unfinished.asked, Message.of(Role.ASSISTANT, unfinished.seen))
 
 
-def last_digest(start: bytes, messages: Iterable[Message]) -> bytes:
+def last_digest(start: bytes, messages: Collection[Message]) -> bytes:
     """Return the digest after all of the messages."""
     digest = start
     for after in chain(start, messages):

@@ -199,7 +199,7 @@ class Planner:
         if self._told.digests[-1:] != (head.digest,) or self._forks_failed:
             return None
         if head.whole:
-            return history.follow(known, [head], (), self._told)
+            return history.follow_head(known, head, self._told)
         return history.answer(known, head, self._told) if self._answers(known) else None
 
     async def _follow(self, known: Conversation) -> Plan:

@@ -16,8 +16,8 @@ class Stopper:
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self.stopped = False
-        self._stops = tuple(stop for stop in stops if stop)
-        self._longest = max(map(len, self._stops), default=0)
+        self._stops = tuple(filter(None, stops))
+        self._longest = max(map(len, self._stops)) if self._stops else 0
         self._held: list[TextDelta | ReasoningDelta] = []
 
     def feed(self, events: list[AnswerEvent]) -> list[AnswerEvent]:

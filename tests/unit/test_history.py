@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -22,6 +23,7 @@ from claude_coded.history import (
     can_drop,
     chain,
     follow,
+    follow_head,
     fork_points,
     go_on,
     last_digest,
@@ -219,9 +221,12 @@ def test_a_known_one_goes_on_with_the_newest_messages_alone() -> None:
     assert (made.base, made.digest) == (PATH[-1], PATH[-1].digest)
 
 
-def test_a_history_that_ends_at_the_head_goes_on_there() -> None:
-    made = follow(known(PATH[-1]), PATH[-1:], (), tell(*SAID, C))
+@pytest.mark.parametrize("left", [(), (LEFT,)], ids=["finished", "left-something"])
+def test_a_history_that_ends_at_the_head_goes_on_there(left: tuple[Unfinished, ...]) -> None:
+    now, told = known(PATH[-1], *left), tell(*SAID, C)
+    made = follow(now, PATH[-1:], (), told)
     assert (made.way, made.written, made.back_hot) == (Way.CONTINUE, (C,), ())
+    assert follow_head(now, PATH[-1], told) == made
 
 
 def test_what_the_client_has_beyond_the_head_is_seeded() -> None:
