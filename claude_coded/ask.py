@@ -13,7 +13,7 @@ from claude_coded.claude.protocol import Limits, Outfit
 from claude_coded.claude.toolbridge import qualified
 from claude_coded.claude.translate import Terms, Translator
 from claude_coded.claude.wire import Assistant, Line, User
-from claude_coded.errors import CodedError
+from claude_coded.errors import CodedError, WorkerDied
 from claude_coded.history import Span
 from claude_coded.turn import Message, Role, Text, ToolOutcome, Tools, TurnEvent, TurnFailed, Usage
 
@@ -92,6 +92,11 @@ class Turn:
     def begun(self) -> bool:
         """Return whether the CLI has taken what it was given last: the model may have been asked."""
         return self._translator.started and self._heard
+
+    def death(self, taken: Sequence[TurnEvent]) -> WorkerDied | None:
+        """Return the death of the worker that some events tell of, if it cannot have asked the model."""
+        error = taken[0].error if taken and isinstance(taken[0], TurnFailed) else None
+        return error if isinstance(error, WorkerDied) and not self.begun else None
 
     @property
     def answering(self) -> bool:

@@ -1,6 +1,7 @@
 """The course of a turn, as events and as a span: that it waits, starts, answers, uses a tool, how it ends."""
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from enum import Enum
 
 from claude_coded.errors import CodedError
@@ -22,6 +23,17 @@ class _Stage(Enum):
     WAITING = "waiting"  # which was told, or it has lost its worker and begins again
     RUNNING = "running"
     OVER = "over"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a turn has come: when it began (Unix seconds), tokens so far, and the tool that Claude uses."""
+
+    turn: str
+    began: float
+    model: str
+    output: int
+    doing: str
 
 
 class Course:

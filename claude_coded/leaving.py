@@ -3,11 +3,27 @@
 What was seeded before a turn is a turn of its own, to go on with, or to branch after.
 """
 
+from dataclasses import dataclass
+
 from claude_coded import history
 from claude_coded.ask import Turn
 from claude_coded.history import Plan, Span, Way
 from claude_coded.rows import Record
 from claude_coded.turn import Message, ToolCall, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a turn leaves its session and its worker.
+
+    The session is `whole` if it can be gone on with after the turn; `left` is to be taken back from it,
+    should it be resumed from disk. `keep` is None while that is not known.
+    """
+
+    whole: bool = True
+    left: tuple[Span, ...] = ()
+    keep: bool | None = None
+    parked: bool = False
 
 
 def keep_seeds(plan: Plan, turn: Turn) -> None:

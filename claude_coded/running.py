@@ -8,7 +8,7 @@ conversation stands, or waits for the client's tools, or is stopped.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
@@ -19,7 +19,7 @@ from claude_coded.activity import Activity
 from claude_coded.aside import Aside
 from claude_coded.ask import Ask, Turn, reminded, reminder
 from claude_coded.claude.toolbridge import qualified
-from claude_coded.course import Course
+from claude_coded.course import Course, Progress
 from claude_coded.errors import (
     CodedError,
     NotRecorded,
@@ -162,17 +162,6 @@ class Runs:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a turn has come: when it began (Unix seconds), tokens so far, and the tool that Claude uses."""
-
-    turn: str
-    began: float
-    model: str
-    output: int
-    doing: str
-
-
 class Run:
     """One turn on its way through the daemon."""
 
@@ -199,7 +188,7 @@ class Run:
         self._begins = False  # the model, as far as the reader knows
 
     @property
-    def progress(self) -> "Progress":
+    def progress(self) -> Progress:
         """Return how far it has come."""
         model = self.request.profile.name
         return Progress(self._course.id, self._course.began, model, self._used().output, self._activity.doing)
@@ -224,7 +213,7 @@ class Run:
         while True:
             taken = await turn.take(patience if patience > 0 else server.keep_alive)
             patience = 0.0
-            if not self._answering and (death := _death_before_all(turn, taken)) is not None:
+            if not self._answering and (death := turn.death(taken)) is not None:
                 turn, plan = await self._begin(instead_of=(death, plan))
                 continue
             self._untold = taken
@@ -512,7 +501,7 @@ class Run:
     async def _record(
         self, lease: Lease, plan: Plan, turn: Turn, end: TurnFinished, recorded: asyncio.Future[TurnFinished]
     ) -> None:
-        outcome = _Outcome()
+        outcome = leaving.Outcome()
         now = self._runs.wall()
         try:
             outcome = await self._end(lease.worker, plan, turn, end)
@@ -531,10 +520,10 @@ class Run:
         except CodedError as error:
             self._complain("a turn could not be recorded", error)
             self._course.fails(error, end.usage)
-            outcome = _Outcome()
+            outcome = leaving.Outcome()
             recorded.set_exception(error)
         except BaseException:  # a fault of ours, of which the end of this task tells: nobody waits for ever
-            outcome = _Outcome()
+            outcome = leaving.Outcome()
             recorded.set_exception(NotRecorded("the turn could not be recorded"))
             raise
         finally:
@@ -545,20 +534,20 @@ class Run:
             self._runs.part(self)
             self.done.set()
 
-    async def _end(self, worker: Worker, plan: Plan, turn: Turn, end: TurnFinished) -> "_Outcome":
+    async def _end(self, worker: Worker, plan: Plan, turn: Turn, end: TurnFinished) -> leaving.Outcome:
         """Bring the session to what the client has seen, as far as that goes.
 
         Where it does not, the turn is taken back, but not what was seeded before it: that is whole.
         """
         if end.reason is FinishReason.TOOL_CALLS:
             leaving.keep_seeds(plan, turn)
-            return _Outcome(whole=False)
+            return leaving.Outcome(whole=False)
         if end.reason is FinishReason.LENGTH and (cut := await worker.cut_short()) is not None:
-            return _Outcome(left=(cut,))
+            return leaving.Outcome(left=(cut,))
         if end.reason in {FinishReason.LENGTH, FinishReason.REFUSAL} or self._stopper.stopped:
             leaving.keep_seeds(plan, turn)
-            return _Outcome(whole=False, left=(turn.ask.span,), keep=await worker.abandon())
-        return _Outcome()
+            return leaving.Outcome(whole=False, left=(turn.ask.span,), keep=await worker.abandon())
+        return leaving.Outcome()
 
     async def _give_up(self, lease: Lease) -> None:
         """Take the session back to before the turn; keep what the client was sent of it."""
@@ -590,26 +579,6 @@ def in_batches(events: list[AnswerEvent], *, streamed: bool) -> list[list[Answer
     if streamed and len(events) > 1 and isinstance(events[-1], TurnFinished):
         return [events[:-1], events[-1:]]
     return [events]
-
-
-def _death_before_all(turn: Turn, taken: list[TurnEvent]) -> WorkerDied | None:
-    """Return the death of a worker that the model cannot have been asked by."""
-    error = taken[0].error if taken and isinstance(taken[0], TurnFailed) else None
-    return error if isinstance(error, WorkerDied) and not turn.begun else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """How a turn leaves its session and its worker.
-
-    The session is `whole` if it can be gone on with after the turn; `left` is to be taken back from it,
-    should it be resumed from disk. `keep` is None while that is not known.
-    """
-
-    whole: bool = True
-    left: tuple[Span, ...] = ()
-    keep: bool | None = None
-    parked: bool = False
 
 
 async def _ended(task: "asyncio.Task[None]") -> None:

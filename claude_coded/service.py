@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from claude_coded import history, workspaces
 from claude_coded.aside import Aside
+from claude_coded.course import Progress
 from claude_coded.errors import HELD, CodedError, Evicted, Held, Interrupted, NotFound
 from claude_coded.events import Events
 from claude_coded.fetch import Fetcher, urls_of
@@ -27,7 +28,7 @@ from claude_coded.models import Models
 from claude_coded.planning import Located, in_full, is_anothers
 from claude_coded.pool import Pool
 from claude_coded.rows import Found
-from claude_coded.running import Progress, Run, Runs
+from claude_coded.running import Run, Runs
 from claude_coded.scheduler import Figures, Phase, WorkerView
 from claude_coded.settings import Settings
 from claude_coded.store import Store
