@@ -95,14 +95,6 @@ class Process:
         if (stdin := self._pipe(0)) is not None and not stdin.is_closing():
             stdin.write(data)
 
-    def give_way(self) -> None:
-        """Have it read at once what it was written, before the loop goes on.
-
-        The kernel wakes a pipe's reader on its writer's processor, as if that were about to wait: where
-        another is idle, too, it stood there 200 us behind what the loop does next.
-        """
-        os.sched_yield()
-
     async def begin_stop(self, *, close: bool) -> bool:
         """Get ready for its end; with `close` tell it by the end of its input, if it has one."""
         await self._started.wait()

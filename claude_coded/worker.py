@@ -310,7 +310,6 @@ class Worker:
         self._alive()
         self._idle.clear()
         self._process.write(message_line(ask.message, ask.uuid, query=True))
-        self._process.give_way()
         self._vigil.begin()
         return turn
 
@@ -329,7 +328,6 @@ class Worker:
         turn.go_on(manner)
         for reply in self._bridge.supply(named):
             self._process.write(self._protocol.answer_tool(reply))
-        self._process.give_way()
         self._vigil.begin()
         return turn
 
