@@ -209,10 +209,10 @@ class Run:
         turn, plan = await self._begin()
         yield []
         server = self._runs.settings.server
-        patience = started + server.header_hold - loop.time()
+        patience = max(0.0, started + server.header_hold - loop.time())
         while True:
-            taken = await turn.take(patience if patience > 0 else server.keep_alive)
-            patience = 0.0
+            taken = await turn.take(patience)
+            patience = server.keep_alive
             if not self._answering and (death := turn.death(taken)) is not None:
                 turn, plan = await self._begin(instead_of=(death, plan))
                 continue

@@ -3,6 +3,8 @@
 import json
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import httpx
 import openai
@@ -93,6 +95,26 @@ def test_a_model_that_says_nothing_for_long_does_not_hold_the_headers_for_ever(
         assert next(stream.lines()).startswith(":")
         stream.rest()
     assert stream.text == "late"
+
+
+def test_a_status_line_that_is_not_held_comes_before_the_model_begins(
+    served_model: Model, tmp_path: Path, name: str
+) -> None:
+    settings = {
+        "ANTHROPIC_BASE_URL": served_model.url,
+        "CLAUDE_CODED_HEADER_HOLD_MS": "0",
+        "CLAUDE_CODED_KEEP_ALIVE_MS": "60000",
+    }
+    with closing(Daemon(tmp_path, settings)) as daemon:
+        daemon.start()
+        daemon.ask("[[say warm]]", name)
+        begun = time.monotonic()
+        with daemon.stream("[[error 529 times 1]] [[say late]]", name) as stream:  # it is tried again
+            held = time.monotonic() - begun
+            assert stream.response.status_code == 200
+            stream.rest()
+        assert stream.text == "late"
+        assert held < (time.monotonic() - begun) / 2
 
 
 def test_a_stream_begins_when_the_model_does_before_its_first_word(daemon: Daemon, name: str) -> None:
