@@ -248,7 +248,8 @@ class Run:
     def _batches_of(self, taken: list[TurnEvent], turn: Turn) -> Sequence[list[AnswerEvent] | None]:
         """Return what is handed over of what came, or because nothing came."""
         if not taken:
-            begins, self._begins = turn.answering and not self._begins, turn.answering
+            begins = turn.answering and not (self._begins or self._answering)
+            self._begins |= begins
             return ([] if begins else None,)
         events = self._ending(self._stopper.feed(self._activity.show(taken)), turn)
         self._said.add(events)

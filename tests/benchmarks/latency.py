@@ -47,9 +47,9 @@ ROUNDS: Final = 9
 
 
 def hot_turn(daemon: Daemon, *, quick: bool) -> Iterator[Figure]:
-    """Measure what the daemon adds to a hot turn, and what the least server adds, which nothing can beat.
+    """Measure what the daemon adds to a hot turn and, by itself, what the least server adds.
 
-    A CLI that is asked by another process than its reader takes longer itself: where it runs is not ours.
+    Each has CLI processes of its own, which differ by milliseconds: compare several runs.
     """
     pairs = _hot_rounds(daemon, partial(_closing, daemon.converse), quick=quick)
     least = _hot_rounds(daemon, partial(least_server, daemon.command), quick=quick)
