@@ -31,11 +31,13 @@ class Source:
 
     given: asyncio.Queue[list[AnswerEvent] | None] = field(default_factory=asyncio.Queue)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
+    begun: bool = False
     ended: bool = False
 
     async def events(self) -> AsyncIterator[list[AnswerEvent] | None]:
         try:
             await self.asked.wait()
+            self.begun = True
             yield []
             while True:
                 yield await self.given.get()
@@ -77,6 +79,7 @@ async def test_who_need_not_wait_asks_for_himself() -> None:
     batches = Batches(source.events())
     tasks = asyncio.all_tasks()
     await batches.ask()
+    assert source.begun
     source.given.put_nowait(say("first"))
     assert await batches.next(0) == say("first")
     assert asyncio.all_tasks() == tasks
