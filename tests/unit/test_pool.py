@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from claude_coded.claude.launch import Launch
-from claude_coded.errors import CodedError, Draining, Evicted
+from claude_coded.errors import CodedError, Draining, Evicted, QueueFull
 from claude_coded.events import Events
 from claude_coded.permissions import Desk
 from claude_coded.pool import Pool
@@ -20,11 +20,11 @@ KEY = ConversationKey("default", "a")
 LAUNCH = Launch(agent=True, workspace=Path("/"), permission_mode="plan")
 
 
-def a_pool() -> Pool:
+def a_pool(queue_timeout: float = 60.0) -> Pool:
     cli = Cli(Path("/nowhere/claude"), {}, retries=0)
     desk = Desk(Store(Path("/nowhere")), timeout=lambda: 60.0, wall=lambda: 0.0)
     return Pool(
-        Limits(1, 0, 0.0, 8, 60.0, 0.0),
+        Limits(1, 0, 0.0, 8, queue_timeout, 0.0),
         cli,
         LAUNCH,
         models=lambda _: None,
@@ -48,3 +48,14 @@ def test_who_is_rejected_while_it_plans_its_turn_is_told_when_it_wants_a_worker(
                 await admission.acquire(Want("fit", LAUNCH, fresh=True))
 
     asyncio.run(plan())
+
+
+def test_who_waits_is_refused_in_time_though_nothing_else_happens() -> None:
+    async def wait() -> None:
+        pool = a_pool(queue_timeout=0.05)
+        await pool.admit(KEY)
+        async with asyncio.timeout(5):
+            with pytest.raises(QueueFull):
+                await pool.admit(KEY)
+
+    asyncio.run(wait())
